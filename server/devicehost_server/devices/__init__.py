@@ -1,0 +1,1 @@
+"""The devices that come with the server, and the registry that others join."""

@@ -1,0 +1,145 @@
+"""What a device needs to be hosted: the steps of its life, beside the accesses.
+
+A device type is a class. A complete one:
+
+    class Scratch(Device[ScratchConfig]):
+        '''A register that remembers what was written to it.'''
+
+        type_name = "scratch"
+        config_type = ScratchConfig
+
+        def get_resource_constraints(self) -> list[ResourceConstraint]:
+            return [MmioAddressConstraint(size=8)]
+
+        def read(self, base: int, offset: int, data: WritableBuffer) -> None: ...
+        def write(self, base: int, offset: int, data: ReadableBuffer) -> None: ...
+
+The life of a device, as the device manager leads it (each step once, in this order):
+
+    __init__(config)            nothing is open yet, no thread runs
+    get_resource_constraints()  what it needs
+    assign(context)             what it got; opens files, makes interrupt lines
+    start()                     accesses can come from here on; timers and input may begin
+    accesses, reset(), save(), restore(state)
+    close()                     no access comes any more; stops and frees everything
+
+`close` is called after `assign` whatever happened in between, and must work then.
+`Device` is entered by one thread at a time. A device that handles its own concurrency
+derives from `Hosted` and `DeviceIo` instead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from devicehost_server.model.clock import Clock
+from devicehost_server.model.device_io import DeviceIo, DeviceIoMut
+from devicehost_server.model.interrupts import InterruptController, InterruptLine
+from devicehost_server.model.resources import DeviceResources, ResourceConstraint
+
+State: TypeAlias = dict[str, Any]
+"""A device's state: JSON values by name (int, str, bool, None, lists and dicts of them)."""
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, slots=True)
+class NoConfig:
+    """The configuration of a type that has nothing to configure."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """What a device gets when its resources are assigned.
+
+    Attributes:
+        device_id: what the device is called on this server.
+        resources: one for each constraint, in the same order.
+        clock: the time it lives by, and its timers.
+        interrupts: where its lines end; `interrupt_line` makes one.
+    """
+
+    device_id: str
+    resources: DeviceResources
+    clock: Clock
+    interrupts: InterruptController
+
+    def interrupt_line(self, gsi: int) -> InterruptLine:
+        """Return a line to `gsi`, a number from the device's resources."""
+        return self.interrupts.line(gsi, self.device_id)
+
+
+class Hosted(ABC, Generic[ConfigT]):
+    """The steps of a device's life.
+
+    Attributes:
+        type_name: what a configuration calls the type: lower-case letters, digits, dashes.
+        config_type: the dataclass of its configuration (see `devices.config`).
+    """
+
+    type_name: ClassVar[str]
+    config_type: ClassVar[type[Any]] = NoConfig
+
+    _context: DeviceContext | None = None
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """The device's id, once it has resources; its type before."""
+        return self._context.device_id if self._context else self.type_name
+
+    @property
+    def context(self) -> DeviceContext:
+        """What it got from `assign`.
+
+        Raises:
+            RuntimeError: it has no resources yet.
+        """
+        if self._context is None:
+            raise RuntimeError(f"device of type {self.type_name!r} has no resources yet")
+        return self._context
+
+    @abstractmethod
+    def get_resource_constraints(self) -> Sequence[ResourceConstraint]:
+        """What the device needs, in the order in which it wants to receive it."""
+
+    def get_assigned_resources(self) -> DeviceResources:
+        """What the device was given; nothing before `assign`."""
+        return self._context.resources if self._context else DeviceResources()
+
+    def assign(self, context: DeviceContext) -> None:
+        """Take the resources. Overriders call this first, then open what they need."""
+        self._context = context
+
+    def start(self) -> None:
+        """Begin work that is not the answer to an access: timers, input."""
+
+    def reset(self) -> None:
+        """Return to the state after power-on."""
+
+    def save(self) -> State:
+        """Return all state that the guest could notice the loss of."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Take over a state that `save` of the same type returned.
+
+        Raises:
+            BadState: it doesn't fit; the device is as it was.
+        """
+
+    def close(self) -> None:
+        """Stop and free everything."""
+
+
+class Device(Hosted[ConfigT], DeviceIoMut):
+    """A device that is entered by one thread at a time: the usual base of a device."""
+
+
+class ConcurrentDevice(Hosted[ConfigT], DeviceIo):
+    """A device that handles its own concurrency: its accesses are not serialized."""

@@ -1,0 +1,141 @@
+"""Interrupts, from a device's point of view and up to where they leave the server.
+
+A device holds an `InterruptLine` and knows nothing of how interrupts travel. Lines end
+in the `InterruptController`, which is the state of all interrupts of one VM: the level
+of each global system interrupt (GSI), as the wired OR of its lines. Listeners, one for
+each client that asked, are told each change of it.
+
+    >>> controller = InterruptController()
+    >>> line = controller.line(4, "uart0")
+    >>> line.set_level(asserted=True)
+    >>> controller.asserted()
+    [4]
+
+Invariants:
+    A GSI that several lines share is asserted while at least one of them is.
+    Changes are numbered from 1 without a gap, and every listener gets each one, in order.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+class InterruptKind(enum.Enum):
+    """What happened to a GSI."""
+
+    ASSERTED = "asserted"
+    DEASSERTED = "deasserted"
+    PULSED = "pulsed"
+    """An edge with no level to hold: a message-signalled interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptEvent:
+    """One change: the `generation`-th of this controller, on `gsi`."""
+
+    generation: int
+    gsi: int
+    kind: InterruptKind
+
+
+InterruptListener: TypeAlias = Callable[[InterruptEvent], None]
+"""Called under the controller's lock: it must return at once, and not call back."""
+
+
+class InterruptController:
+    """The interrupts of one VM. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._asserting: dict[int, int] = {}  # GSI -> number of lines that assert it
+        self._listeners: list[InterruptListener] = []
+
+    @property
+    def generation(self) -> int:
+        """The number of the last change; 0 before the first."""
+        return self._generation
+
+    def line(self, gsi: int, device: str) -> InterruptLine:
+        """Return a new line from `device` to `gsi`; it starts deasserted."""
+        return InterruptLine(self, gsi, device)
+
+    def asserted(self) -> list[int]:
+        """Return the GSIs that are asserted now, in ascending order."""
+        with self._lock:
+            return sorted(self._asserting)
+
+    def subscribe(self, listener: InterruptListener) -> tuple[int, list[int]]:
+        """Tell `listener` every change from now on.
+
+        Returns:
+            The generation and the asserted GSIs at this moment, which the listener's
+            first event follows without a gap.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+            return self._generation, sorted(self._asserting)
+
+    def unsubscribe(self, listener: InterruptListener) -> None:
+        """Tell `listener` nothing more. No call to it begins after this returns."""
+        with self._lock:
+            self._listeners.remove(listener)
+
+    def pulse(self, gsi: int) -> None:
+        """Fire the message-signalled interrupt `gsi` once."""
+        with self._lock:
+            self._announce(gsi, InterruptKind.PULSED)
+
+    def _line_changed(self, gsi: int, *, asserted: bool) -> None:
+        """A line to `gsi` changed its level. The caller holds `_lock`."""
+        before = self._asserting.get(gsi, 0)
+        after = before + (1 if asserted else -1)
+        if after:
+            self._asserting[gsi] = after
+        else:
+            del self._asserting[gsi]
+        if bool(before) != bool(after):
+            kind = InterruptKind.ASSERTED if after else InterruptKind.DEASSERTED
+            self._announce(gsi, kind)
+
+    def _announce(self, gsi: int, kind: InterruptKind) -> None:
+        self._generation += 1
+        event = InterruptEvent(self._generation, gsi, kind)
+        for listener in self._listeners:
+            listener(event)
+
+
+class InterruptLine:
+    """One device's wire to one GSI. Safe to use from any thread."""
+
+    __slots__ = ("_asserted", "_controller", "device", "gsi")
+
+    def __init__(self, controller: InterruptController, gsi: int, device: str) -> None:
+        self._controller = controller
+        self._asserted = False
+        self.gsi = gsi
+        self.device = device
+
+    @property
+    def asserted(self) -> bool:
+        """Whether this line (not the GSI, which others may share) is asserted."""
+        return self._asserted
+
+    def set_level(self, *, asserted: bool) -> None:
+        """Assert or deassert; the level it has already is no change."""
+        if asserted == self._asserted:
+            return  # the common case needs no lock: a device calls under its own
+        controller = self._controller
+        with controller._lock:  # noqa: SLF001 # the two classes are one state
+            if asserted != self._asserted:
+                self._asserted = asserted
+                controller._line_changed(self.gsi, asserted=asserted)  # noqa: SLF001 # likewise
+
+    def pulse(self) -> None:
+        """Fire once, as an edge: for message-signalled interrupts."""
+        self._controller.pulse(self.gsi)

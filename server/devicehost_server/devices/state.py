@@ -44,8 +44,8 @@ class StateReader:
         """Return the bytes that `field` holds as hexadecimal digits."""
         value = self._take(field)
         try:
-            octets = bytes.fromhex(value)
-        except (TypeError, ValueError):
+            octets = bytes.fromhex(str(value))
+        except ValueError:
             raise self._bad(field, f"is {value!r}, allowed: hexadecimal digits") from None
         if not size_min <= len(octets) <= size_max:
             allowed = f"allowed: {size_min} to {size_max}"

@@ -1,0 +1,107 @@
+"""Which accesses are in flight, told by the threads themselves, without a lock.
+
+Before a device is destroyed, the accesses that still run in it must end. A lock or a
+shared counter on the path of each access would make all vCPUs pay for that rare moment.
+Instead each thread has a `Cell` of its own, in which it leaves what it is doing:
+
+    None        no access
+    LOOKING_UP  it is about to read the map; which device it will find isn't known yet
+    a Trap      it is in that trap's device
+
+The thread stores LOOKING_UP before it reads the map. Whoever removes a trap publishes the
+new map first, and looks at the cells afterwards. So a thread whose cell shows None then
+can only find the new map, and one that found the trap in the old map shows the trap, or
+LOOKING_UP, which is gone in a moment. It is the idea of read-copy-update: readers mark
+where they are, and the writer waits until each has been seen elsewhere.
+
+An access may cause another on the same thread (a device that reads another one). The
+outer trap then moves to the cell's `outer` list until the inner access ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Collection
+
+from devicehost_server.model.address_map import Trap
+
+
+class LookingUp:
+    """The type of `LOOKING_UP`."""
+
+    __slots__ = ()
+
+
+LOOKING_UP = LookingUp()
+
+_FIRST_PAUSE_S = 20e-6
+_LONGEST_PAUSE_S = 1e-3
+
+
+class Cell:
+    """What one thread is doing. Only that thread writes it."""
+
+    __slots__ = ("__weakref__", "now", "outer")
+
+    def __init__(self) -> None:
+        self.now: Trap | LookingUp | None = None
+        self.outer: list[Trap | LookingUp | None] = []
+
+    def traps(self) -> list[Trap]:
+        """The traps that the thread is in, innermost first."""
+        return [trap for trap in (self.now, *reversed(self.outer)) if isinstance(trap, Trap)]
+
+    def may_be_in(self, tokens: Collection[object]) -> bool:
+        """Whether the thread is, or is about to be, in a trap with one of `tokens`."""
+        return self.now is LOOKING_UP or any(trap.token in tokens for trap in self.traps())
+
+
+class InFlight(threading.local):
+    """The calling thread's cell, as `cell`, and through `cells` everybody's."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cell = Cell()
+        cells.add(self.cell)
+
+
+class Cells:
+    """The cells of all threads that ever made an access and still live."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cells: weakref.WeakSet[Cell] = weakref.WeakSet()
+
+    def add(self, cell: Cell) -> None:
+        """Add a thread's cell. It goes when the thread does."""
+        with self._lock:
+            self._cells.add(cell)
+
+    def wait_until_out_of(
+        self, tokens: Collection[object], *, but: Cell, timeout_s: float
+    ) -> Trap | None:
+        """Wait until each thread was seen outside of the traps with `tokens`.
+
+        Call it after a map without them is published: then nobody can enter them.
+
+        Args:
+            tokens: of the traps that were removed.
+            but: the caller's own cell, which isn't waited for.
+            timeout_s: how long to wait, in seconds.
+
+        Returns:
+            None when all are out; a trap that is still in use when the time is up.
+        """
+        with self._lock:
+            waiting = [cell for cell in self._cells if cell is not but]
+        deadline = time.monotonic() + timeout_s
+        pause_s = _FIRST_PAUSE_S
+        while waiting := [cell for cell in waiting if cell.may_be_in(tokens)]:
+            if time.monotonic() >= deadline:
+                used = (trap for cell in waiting for trap in cell.traps())
+                return next((trap for trap in used if trap.token in tokens), None)
+            # Accesses announce their end to nobody, so that they cost nothing: look again.
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return None

@@ -1,0 +1,428 @@
+"""The I/O bus of one VM: every trapped access finds its device here.
+
+    manager = IoManager()
+    manager.register_device_io(uart, [PioAddressRange(0x3F8, 8)])
+    data = bytearray(1)
+    manager.pio_read(0x3FD, data)
+
+Two address spaces, PIO (16 bits) and MMIO (64 bits), in one immutable map that is
+replaced as a whole. An access takes no lock: it sees the old map or the new one, never
+half of a change. Changes are made in a transaction, one at a time:
+
+    with manager.begin_tx() as tx:
+        tx.unregister_device_io([MmioAddressRange(0x1000_0000, 0x1000)])
+        tx.register_device_io(other, [MmioAddressRange(0x1000_0000, 0x1000)])
+
+Leaving the block commits; an exception cancels, and nothing has changed.
+
+Invariants:
+    No two registered ranges share a byte.
+    An access lies wholly in one range, or its device isn't called.
+    When an unregistering returns, no access is in flight on what it removed, unless it
+    was called from inside such an access.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from devicehost_server.model.access_errors import (
+    bad_extent,
+    bad_operand,
+    device_fault,
+    device_resized,
+    no_device,
+)
+from devicehost_server.model.address_map import AddressMap, Handler, Space, Trap
+from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
+from devicehost_server.model.errors import (
+    BadTransaction,
+    DeviceBusy,
+    DeviceTimeout,
+    hex_range,
+)
+from devicehost_server.model.in_flight import LOOKING_UP, Cells, InFlight
+from devicehost_server.model.io_transaction import IoManagerContext
+from devicehost_server.model.resources import Resource
+
+PIO_OPERAND_SIZES = (1, 2, 4)
+"""The operands of IN and OUT, in bytes (Intel SDM volume 2, IN, OUT)."""
+
+DRAIN_TIMEOUT_S = 5.0
+"""How long an unregistering waits for accesses in flight."""
+
+LOCK_TIMEOUT_S = 5.0
+"""How long an access waits for a `DeviceIoMut` that another thread is in."""
+
+_ZEROS_MAX = 64
+_ZEROS = tuple(bytes(size) for size in range(_ZEROS_MAX + 1))
+# What a device may leave in the air. KeyboardInterrupt is not for it to catch.
+_DEVICE_EXCEPTIONS = (Exception, SystemExit, GeneratorExit)
+
+
+@dataclass(frozen=True, slots=True)
+class TrappedRange:
+    """A line of the address map, for people: whose the `size` bytes at `base` are."""
+
+    space: Space
+    base: int
+    size: int
+    device: str
+
+
+class Observer(Protocol):
+    """Sees accesses pass: it wraps what a trap calls, so that it costs nothing unless armed."""
+
+    def wrap(self, trap: Trap, space: Space) -> Trap:
+        """Return `trap` with other handlers, which call its own."""
+
+
+class Maps(NamedTuple):
+    """Both address spaces at one moment."""
+
+    pio: AddressMap
+    mmio: AddressMap
+
+
+class IoManager:
+    """The address map of one VM, and the dispatch of accesses to its devices.
+
+    Safe to use from any thread.
+
+    Args:
+        drain_timeout_s: how long an unregistering waits for accesses in flight, in seconds.
+        lock_timeout_s: how long an access waits for a `DeviceIoMut` in use, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+    ) -> None:
+        self._drain_timeout_s = drain_timeout_s
+        self._lock_timeout_s = lock_timeout_s
+        self._registered = Maps(AddressMap(Space.PIO), AddressMap(Space.MMIO))
+        self._live = self._registered  # the same traps, as the observer wraps them
+        self._observer: Observer | None = None
+        self._writer = threading.Lock()
+        self._writing_thread: int | None = None
+        self._cells = Cells()
+        self._in_flight = InFlight(self._cells)
+
+    # Accesses. The four look alike on purpose: a shared helper would be a call more.
+
+    def mmio_read(self, address: int, data: WritableBuffer) -> None:
+        """Fill `data` from the guest-physical `address`; its length is the access's size.
+
+        Raises:
+            NoDevice: no range holds `address`.
+            AccessOutOfRange: the access runs past the end of the range.
+            BadAccessSize: `data` is empty.
+            DeviceFault: the device raised; `data` holds whatever it left.
+            DeviceTimeout: the device was in use for too long.
+        """
+        cell = self._in_flight.cell
+        outer = cell.now
+        if outer is not None:
+            cell.outer.append(outer)
+        cell.now = LOOKING_UP
+        try:
+            bus = self._live.mmio
+            index = bisect_right(bus.bases, address) - 1
+            size = len(data)
+            if index < 0 or address > (trap := bus.traps[index]).last:
+                raise no_device("mmio", address, size)
+            cell.now = trap
+            if not 0 < size <= trap.last - address + 1:
+                raise bad_extent("mmio", trap, address, size)
+            data[:] = _ZEROS[size] if size <= _ZEROS_MAX else bytes(size)
+            try:
+                trap.read(trap.base, address - trap.base, data)
+            except DeviceTimeout:
+                raise
+            except _DEVICE_EXCEPTIONS as error:
+                raise device_fault(trap, "mmio read", address, error) from error
+            if len(data) != size:
+                raise device_resized(trap, "mmio", address, size, data)
+        finally:
+            cell.now = outer
+            if outer is not None:
+                cell.outer.pop()
+
+    def mmio_write(self, address: int, data: ReadableBuffer) -> None:
+        """Write `data` to the guest-physical `address`; its length is the access's size.
+
+        Raises:
+            NoDevice, AccessOutOfRange, BadAccessSize, DeviceFault, DeviceTimeout:
+                as for `mmio_read`.
+        """
+        cell = self._in_flight.cell
+        outer = cell.now
+        if outer is not None:
+            cell.outer.append(outer)
+        cell.now = LOOKING_UP
+        try:
+            bus = self._live.mmio
+            index = bisect_right(bus.bases, address) - 1
+            size = len(data)
+            if index < 0 or address > (trap := bus.traps[index]).last:
+                raise no_device("mmio", address, size)
+            cell.now = trap
+            if not 0 < size <= trap.last - address + 1:
+                raise bad_extent("mmio", trap, address, size)
+            try:
+                trap.write(trap.base, address - trap.base, data)
+            except DeviceTimeout:
+                raise
+            except _DEVICE_EXCEPTIONS as error:
+                raise device_fault(trap, "mmio write", address, error) from error
+        finally:
+            cell.now = outer
+            if outer is not None:
+                cell.outer.pop()
+
+    def pio_read(self, port: int, data: WritableBuffer, size: int = 0) -> None:
+        """Fill `data` from I/O port `port`, in operands of `size` bytes.
+
+        Args:
+            port: the port, 16 bits.
+            data: filled; longer than `size` for a string access, which reads the same
+                port once for each operand, in order.
+            size: 1, 2 or 4; 0 stands for the length of `data`.
+
+        Raises:
+            BadAccessSize: the operand size isn't one, or doesn't divide the length.
+            NoDevice, AccessOutOfRange, DeviceFault, DeviceTimeout: as for `mmio_read`.
+        """
+        cell = self._in_flight.cell
+        outer = cell.now
+        if outer is not None:
+            cell.outer.append(outer)
+        cell.now = LOOKING_UP
+        try:
+            bus = self._live.pio
+            index = bisect_right(bus.bases, port) - 1
+            length = len(data)
+            size = size or length
+            if size not in PIO_OPERAND_SIZES or not length or length % size:
+                raise bad_operand(port, length, size)
+            if index < 0 or port > (trap := bus.traps[index]).last:
+                raise no_device("pio", port, size)
+            cell.now = trap
+            if size > trap.last - port + 1:
+                raise bad_extent("pio", trap, port, size)
+            data[:] = _ZEROS[length] if length <= _ZEROS_MAX else bytes(length)
+            try:
+                if length == size:
+                    trap.read(trap.base, port - trap.base, data)
+                else:
+                    _each_operand(trap.read, trap.base, port - trap.base, data, size)
+            except DeviceTimeout:
+                raise
+            except _DEVICE_EXCEPTIONS as error:
+                raise device_fault(trap, "pio read", port, error) from error
+            if len(data) != length:
+                raise device_resized(trap, "pio", port, length, data)
+        finally:
+            cell.now = outer
+            if outer is not None:
+                cell.outer.pop()
+
+    def pio_write(self, port: int, data: ReadableBuffer, size: int = 0) -> None:
+        """Write `data` to I/O port `port`, in operands of `size` bytes.
+
+        Args:
+            port: the port, 16 bits.
+            data: longer than `size` for a string access, which writes the same port once
+                for each operand, in order. A device that raises ends it there.
+            size: 1, 2 or 4; 0 stands for the length of `data`.
+
+        Raises:
+            BadAccessSize, NoDevice, AccessOutOfRange, DeviceFault, DeviceTimeout:
+                as for `pio_read`.
+        """
+        cell = self._in_flight.cell
+        outer = cell.now
+        if outer is not None:
+            cell.outer.append(outer)
+        cell.now = LOOKING_UP
+        try:
+            bus = self._live.pio
+            index = bisect_right(bus.bases, port) - 1
+            length = len(data)
+            size = size or length
+            if size not in PIO_OPERAND_SIZES or not length or length % size:
+                raise bad_operand(port, length, size)
+            if index < 0 or port > (trap := bus.traps[index]).last:
+                raise no_device("pio", port, size)
+            cell.now = trap
+            if size > trap.last - port + 1:
+                raise bad_extent("pio", trap, port, size)
+            try:
+                if length == size:
+                    trap.write(trap.base, port - trap.base, data)
+                else:
+                    _each_operand(trap.write, trap.base, port - trap.base, data, size)
+            except DeviceTimeout:
+                raise
+            except _DEVICE_EXCEPTIONS as error:
+                raise device_fault(trap, "pio write", port, error) from error
+        finally:
+            cell.now = outer
+            if outer is not None:
+                cell.outer.pop()
+
+    # Changes to the map.
+
+    def register_device_io(self, device: DeviceIo, resources: Iterable[Resource]) -> None:
+        """Route the PIO and MMIO ranges in `resources` to `device`, all or none.
+
+        Resources of other kinds are skipped. A `DeviceIoMut` is entered by one thread at
+        a time from here on.
+
+        Raises:
+            DeviceOverlap: a range shares a byte with a registered one, or with another of
+                `resources`; nothing has changed.
+            BadTransaction: this thread has a transaction open; use that.
+        """
+        with self.begin_tx() as tx:
+            tx.register_device_io(device, resources)
+
+    def unregister_device_io(self, resources: Iterable[Resource]) -> None:
+        """Stop routing the PIO and MMIO ranges in `resources`, all or none.
+
+        It returns when no access is in flight on them any more. Called from inside such
+        an access it does not wait for anybody: `wait_until_idle` does, from elsewhere.
+
+        Raises:
+            NoDevice: a range isn't registered in exactly this shape; nothing has changed.
+            DeviceBusy: an access in flight did not end in time. The ranges are
+                unregistered, but the device is still in use.
+            BadTransaction: this thread has a transaction open; use that.
+        """
+        with self.begin_tx() as tx:
+            tx.unregister_device_io(resources)
+
+    def begin_tx(self) -> IoManagerContext:
+        """Begin a transaction, once the one before it has ended.
+
+        Raises:
+            BadTransaction: this thread has a transaction open already.
+        """
+        if self._writing_thread == threading.get_ident():
+            raise BadTransaction("this thread has a transaction open: commit or cancel it first")
+        self._writer.acquire()
+        self._writing_thread = threading.get_ident()
+        return IoManagerContext(self, *self._registered, self._lock_timeout_s)
+
+    def commit_tx(self, tx: IoManagerContext) -> None:
+        """Publish the changes of `tx`, as one.
+
+        Raises:
+            BadTransaction: `tx` belongs to another manager, or has ended.
+            DeviceBusy: as for `unregister_device_io`; the changes are published.
+        """
+        self._end(tx)
+        self._registered = Maps(tx.pio, tx.mmio)
+        self._live = self._observed()
+        self._release_writer()
+        self.wait_until_idle(tx.removed)
+
+    def cancel_tx(self, tx: IoManagerContext) -> None:
+        """Drop the changes of `tx`.
+
+        Raises:
+            BadTransaction: `tx` belongs to another manager, or has ended.
+        """
+        self._end(tx)
+        self._release_writer()
+
+    def wait_until_idle(self, removed: Sequence[Trap]) -> None:
+        """Wait until no access is in flight on traps that were unregistered.
+
+        Raises:
+            DeviceBusy: there still is one when the time is up; it names the device.
+        """
+        if not removed:
+            return
+        own = self._in_flight.cell
+        devices = {id(trap.device) for trap in removed}
+        if any(id(trap.device) in devices for trap in own.traps()):
+            return  # the others may be waiting for the lock that this access holds
+        busy = self._cells.wait_until_out_of(
+            {trap.token for trap in removed}, but=own, timeout_s=self._drain_timeout_s
+        )
+        if busy is not None:
+            raise DeviceBusy(
+                f"device {busy.device.name!r} is unregistered, but an access in flight on it"
+                f" did not end within {self._drain_timeout_s:g} s",
+                device=busy.device.name,
+                range=hex_range(busy.base, busy.size),
+            )
+
+    def observe(self, observer: Observer | None) -> None:
+        """Show all accesses to `observer` from now on; None to nobody."""
+        with self.begin_tx():
+            self._observer = observer
+
+    # For people and for tools.
+
+    def ranges(self) -> list[TrappedRange]:
+        """List what is registered: PIO first, then MMIO, by address."""
+        return [
+            TrappedRange(bus.space, trap.base, trap.size, trap.device.name)
+            for bus in self._registered
+            for trap in bus
+        ]
+
+    def clone(self) -> IoManager:
+        """Return a new manager with the same ranges; from here on each goes its way."""
+        other = IoManager(
+            drain_timeout_s=self._drain_timeout_s, lock_timeout_s=self._lock_timeout_s
+        )
+        other._registered = other._live = self._registered
+        return other
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same ranges belong to the same devices, by base and size."""
+        if not isinstance(other, IoManager):
+            return NotImplemented
+        return self._owners() == other._owners()
+
+    __hash__ = None  # type: ignore[assignment] # it changes
+
+    def _owners(self) -> list[tuple[Space, int, int, DeviceIo]]:
+        return [(bus.space, t.base, t.last, t.device) for bus in self._registered for t in bus]
+
+    def _observed(self) -> Maps:
+        observer = self._observer
+        if observer is None:
+            return self._registered
+        pio, mmio = (
+            AddressMap(bus.space, tuple(observer.wrap(trap, bus.space) for trap in bus))
+            for bus in self._registered
+        )
+        return Maps(pio, mmio)
+
+    def _end(self, tx: IoManagerContext) -> None:
+        if tx.manager is not self:
+            raise BadTransaction("the transaction belongs to another IoManager")
+        tx.end()
+
+    def _release_writer(self) -> None:
+        self._writing_thread = None
+        self._writer.release()
+
+
+def _each_operand(
+    call: Handler, base: int, offset: int, data: WritableBuffer | ReadableBuffer, size: int
+) -> None:
+    """Call for each operand of a string access; each is a window on `data`."""
+    string = memoryview(data)
+    for at in range(0, len(data), size):
+        call(base, offset, string[at : at + size])

@@ -1,1 +1,8 @@
 """The device server: an IoManager and the devices behind it, in a process of their own."""
+
+from importlib.metadata import version
+
+VERSION = version("devicehost")
+
+FEATURES: tuple[str, ...] = ("interrupt-generation", "string-pio")
+"""What a client can find out about a server beyond its version."""

@@ -28,6 +28,9 @@ Callback: TypeAlias = Callable[[], None]
 """Runs on the clock's thread; it must not block for long, and takes its device's lock."""
 
 
+_FIRST_SWEEP = 64
+
+
 class Timer:
     """A call that is due at `deadline_ns`. `cancel` it to keep it from being made."""
 
@@ -59,14 +62,26 @@ class Clock(ABC):
 
 
 class _TimerQueue:
-    """Timers by deadline, and in the order of their making where deadlines are equal."""
+    """Timers by deadline, and in the order of their making where deadlines are equal.
+
+    A cancelled timer stays until it comes up, or until the queue has doubled since it was
+    last swept: a guest that sets an alarm again and again must not fill the memory.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
+        self._sweep_at = _FIRST_SWEEP
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, timer: Timer) -> bool:
         """Add `timer`; return whether it is now the first that is due."""
+        if len(self._heap) >= self._sweep_at:
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._heap))
         entry = (timer.deadline_ns, next(self._order), timer)
         heapq.heappush(self._heap, entry)
         return self._heap[0] is entry
@@ -128,7 +143,7 @@ class SystemClock(Clock):
         while (callback := self._wait_for_next()) is not None:
             try:
                 callback()
-            except Exception as error:  # noqa: BLE001 # a device's bug must not stop the clock
+            except BaseException as error:  # noqa: BLE001 # a device's bug, or its exit, must not stop the clock
                 self._on_error(error)
 
     def _wait_for_next(self) -> Callback | None:
@@ -141,7 +156,7 @@ class SystemClock(Clock):
                     continue
                 remaining_ns = deadline_ns - time.monotonic_ns()
                 if remaining_ns > 0:
-                    self._changed.wait(remaining_ns / 1e9)
+                    self._changed.wait(min(remaining_ns / 1e9, threading.TIMEOUT_MAX))
                 elif (callback := self._timers.pop()) is not None:
                     return callback
             return None

@@ -32,6 +32,8 @@
         ├── BadRequest              BAD_REQUEST
         ├── RequestIdReused         REQUEST_ID_REUSED
         ├── GenerationMismatch      GENERATION_MISMATCH
+        ├── TooManyStreams          TOO_MANY_STREAMS
+        ├── WatchTooSlow            WATCH_TOO_SLOW
         ├── Draining                DRAINING
         └── PeerDenied              PEER_DENIED
 
@@ -69,6 +71,12 @@ class DeviceHostError(Exception):
     def __init__(self, message: str, /, **facts: Fact) -> None:
         super().__init__(message)
         self.metadata: dict[str, str] = {name: str(fact) for name, fact in facts.items()}
+
+    def in_step(self, step: str) -> None:
+        """Say in which step of something larger this happened, if nobody has yet."""
+        if "step" not in self.metadata:
+            self.metadata["step"] = step
+            self.args = (f"{self} (in step {step!r})",)
 
 
 class BusError(DeviceHostError):
@@ -256,6 +264,18 @@ class GenerationMismatch(RequestError):
     """The state has moved on from the generation that the caller expected."""
 
     reason = "GENERATION_MISMATCH"
+
+
+class TooManyStreams(RequestError):
+    """All workers that streams may hold are taken."""
+
+    reason = "TOO_MANY_STREAMS"
+
+
+class WatchTooSlow(RequestError):
+    """A watcher fell so far behind that changes would have to be dropped."""
+
+    reason = "WATCH_TOO_SLOW"
 
 
 class Draining(RequestError):

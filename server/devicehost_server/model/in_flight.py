@@ -7,6 +7,7 @@ Instead each thread has a `Cell` of its own, in which it leaves what it is doing
     None        no access
     LOOKING_UP  it is about to read the map; which device it will find isn't known yet
     a Trap      it is in that trap's device
+    a Nested    one of the two above, inside of another access on the same thread
 
 The thread stores LOOKING_UP before it reads the map. Whoever removes a trap publishes the
 new map first, and looks at the cells afterwards. So a thread whose cell shows None then
@@ -14,8 +15,12 @@ can only find the new map, and one that found the trap in the old map shows the 
 LOOKING_UP, which is gone in a moment. It is the idea of read-copy-update: readers mark
 where they are, and the writer waits until each has been seen elsewhere.
 
-An access may cause another on the same thread (a device that reads another one). The
-outer trap then moves to the cell's `outer` list until the inner access ends.
+An access may cause another on the same thread (a device that reads another one). Inner
+and outer stand together in one immutable value, so that one look at a cell tells all that
+its thread was doing at that moment.
+
+The order "store LOOKING_UP, then read the map" is what the global interpreter lock makes
+of it. An interpreter without that lock needs a store-load barrier between the two.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from devicehost_server.model.address_map import Trap
 
@@ -40,22 +46,40 @@ _FIRST_PAUSE_S = 20e-6
 _LONGEST_PAUSE_S = 1e-3
 
 
+class Nested(NamedTuple):
+    """An access from inside of another one: `inner` is what goes on, `outer` waits for it."""
+
+    inner: Trap | LookingUp
+    outer: Trap | LookingUp | Nested
+
+
+Doing: TypeAlias = Trap | LookingUp | Nested | None
+
+
 class Cell:
     """What one thread is doing. Only that thread writes it."""
 
-    __slots__ = ("__weakref__", "now", "outer")
+    __slots__ = ("__weakref__", "now")
 
     def __init__(self) -> None:
-        self.now: Trap | LookingUp | None = None
-        self.outer: list[Trap | LookingUp | None] = []
+        self.now: Doing = None
+
+    def __iter__(self) -> Iterator[Trap | LookingUp]:
+        """What the thread is in, at one moment, innermost first."""
+        doing = self.now  # once: the thread moves on
+        while isinstance(doing, Nested):
+            yield doing.inner
+            doing = doing.outer
+        if doing is not None:
+            yield doing
 
     def traps(self) -> list[Trap]:
         """The traps that the thread is in, innermost first."""
-        return [trap for trap in (self.now, *reversed(self.outer)) if isinstance(trap, Trap)]
+        return [doing for doing in self if isinstance(doing, Trap)]
 
     def may_be_in(self, tokens: Collection[object]) -> bool:
         """Whether the thread is, or is about to be, in a trap with one of `tokens`."""
-        return self.now is LOOKING_UP or any(trap.token in tokens for trap in self.traps())
+        return any(not isinstance(doing, Trap) or doing.token in tokens for doing in self)
 
 
 class InFlight(threading.local):
@@ -79,20 +103,21 @@ class Cells:
             self._cells.add(cell)
 
     def wait_until_out_of(
-        self, tokens: Collection[object], *, but: Cell, timeout_s: float
+        self, removed: Sequence[Trap], *, but: Cell, timeout_s: float
     ) -> Trap | None:
-        """Wait until each thread was seen outside of the traps with `tokens`.
+        """Wait until each thread was seen outside of `removed`.
 
         Call it after a map without them is published: then nobody can enter them.
 
         Args:
-            tokens: of the traps that were removed.
+            removed: the traps, at least one.
             but: the caller's own cell, which isn't waited for.
             timeout_s: how long to wait, in seconds.
 
         Returns:
-            None when all are out; a trap that is still in use when the time is up.
+            None when all are out; a trap that is, or may be, in use when the time is up.
         """
+        tokens = {trap.token for trap in removed}
         with self._lock:
             waiting = [cell for cell in self._cells if cell is not but]
         deadline = time.monotonic() + timeout_s
@@ -100,7 +125,8 @@ class Cells:
         while waiting := [cell for cell in waiting if cell.may_be_in(tokens)]:
             if time.monotonic() >= deadline:
                 used = (trap for cell in waiting for trap in cell.traps())
-                return next((trap for trap in used if trap.token in tokens), None)
+                # A thread that is still looking up may find any of them.
+                return next((trap for trap in used if trap.token in tokens), removed[0])
             # Accesses announce their end to nobody, so that they cost nothing: look again.
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

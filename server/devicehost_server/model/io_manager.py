@@ -45,7 +45,7 @@ from devicehost_server.model.errors import (
     DeviceTimeout,
     hex_range,
 )
-from devicehost_server.model.in_flight import LOOKING_UP, Cells, InFlight
+from devicehost_server.model.in_flight import LOOKING_UP, Cells, InFlight, Nested
 from devicehost_server.model.io_transaction import IoManagerContext
 from devicehost_server.model.resources import Resource
 
@@ -128,16 +128,14 @@ class IoManager:
         """
         cell = self._in_flight.cell
         outer = cell.now
-        if outer is not None:
-            cell.outer.append(outer)
-        cell.now = LOOKING_UP
+        cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.mmio
             index = bisect_right(bus.bases, address) - 1
             size = len(data)
             if index < 0 or address > (trap := bus.traps[index]).last:
                 raise no_device("mmio", address, size)
-            cell.now = trap
+            cell.now = trap if outer is None else Nested(trap, outer)
             if not 0 < size <= trap.last - address + 1:
                 raise bad_extent("mmio", trap, address, size)
             data[:] = _ZEROS[size] if size <= _ZEROS_MAX else bytes(size)
@@ -151,8 +149,6 @@ class IoManager:
                 raise device_resized(trap, "mmio", address, size, data)
         finally:
             cell.now = outer
-            if outer is not None:
-                cell.outer.pop()
 
     def mmio_write(self, address: int, data: ReadableBuffer) -> None:
         """Write `data` to the guest-physical `address`; its length is the access's size.
@@ -163,16 +159,14 @@ class IoManager:
         """
         cell = self._in_flight.cell
         outer = cell.now
-        if outer is not None:
-            cell.outer.append(outer)
-        cell.now = LOOKING_UP
+        cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.mmio
             index = bisect_right(bus.bases, address) - 1
             size = len(data)
             if index < 0 or address > (trap := bus.traps[index]).last:
                 raise no_device("mmio", address, size)
-            cell.now = trap
+            cell.now = trap if outer is None else Nested(trap, outer)
             if not 0 < size <= trap.last - address + 1:
                 raise bad_extent("mmio", trap, address, size)
             try:
@@ -183,8 +177,6 @@ class IoManager:
                 raise device_fault(trap, "mmio write", address, error) from error
         finally:
             cell.now = outer
-            if outer is not None:
-                cell.outer.pop()
 
     def pio_read(self, port: int, data: WritableBuffer, size: int = 0) -> None:
         """Fill `data` from I/O port `port`, in operands of `size` bytes.
@@ -201,9 +193,7 @@ class IoManager:
         """
         cell = self._in_flight.cell
         outer = cell.now
-        if outer is not None:
-            cell.outer.append(outer)
-        cell.now = LOOKING_UP
+        cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.pio
             index = bisect_right(bus.bases, port) - 1
@@ -213,7 +203,7 @@ class IoManager:
                 raise bad_operand(port, length, size)
             if index < 0 or port > (trap := bus.traps[index]).last:
                 raise no_device("pio", port, size)
-            cell.now = trap
+            cell.now = trap if outer is None else Nested(trap, outer)
             if size > trap.last - port + 1:
                 raise bad_extent("pio", trap, port, size)
             data[:] = _ZEROS[length] if length <= _ZEROS_MAX else bytes(length)
@@ -230,8 +220,6 @@ class IoManager:
                 raise device_resized(trap, "pio", port, length, data)
         finally:
             cell.now = outer
-            if outer is not None:
-                cell.outer.pop()
 
     def pio_write(self, port: int, data: ReadableBuffer, size: int = 0) -> None:
         """Write `data` to I/O port `port`, in operands of `size` bytes.
@@ -248,9 +236,7 @@ class IoManager:
         """
         cell = self._in_flight.cell
         outer = cell.now
-        if outer is not None:
-            cell.outer.append(outer)
-        cell.now = LOOKING_UP
+        cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.pio
             index = bisect_right(bus.bases, port) - 1
@@ -260,7 +246,7 @@ class IoManager:
                 raise bad_operand(port, length, size)
             if index < 0 or port > (trap := bus.traps[index]).last:
                 raise no_device("pio", port, size)
-            cell.now = trap
+            cell.now = trap if outer is None else Nested(trap, outer)
             if size > trap.last - port + 1:
                 raise bad_extent("pio", trap, port, size)
             try:
@@ -274,8 +260,6 @@ class IoManager:
                 raise device_fault(trap, "pio write", port, error) from error
         finally:
             cell.now = outer
-            if outer is not None:
-                cell.outer.pop()
 
     # Changes to the map.
 
@@ -296,8 +280,9 @@ class IoManager:
     def unregister_device_io(self, resources: Iterable[Resource]) -> None:
         """Stop routing the PIO and MMIO ranges in `resources`, all or none.
 
-        It returns when no access is in flight on them any more. Called from inside such
-        an access it does not wait for anybody: `wait_until_idle` does, from elsewhere.
+        It returns when no access is in flight on them any more. Called from inside an
+        access it does not wait for that access's device: `wait_until_idle` does, from
+        elsewhere.
 
         Raises:
             NoDevice: a range isn't registered in exactly this shape; nothing has changed.
@@ -320,18 +305,22 @@ class IoManager:
         self._writing_thread = threading.get_ident()
         return IoManagerContext(self, *self._registered, self._lock_timeout_s)
 
-    def commit_tx(self, tx: IoManagerContext) -> None:
+    def commit_tx(self, tx: IoManagerContext, *, wait: bool = True) -> None:
         """Publish the changes of `tx`, as one.
+
+        Args:
+            tx: the transaction; it ends here.
+            wait: whether to wait for accesses in flight on what it removed. Who doesn't
+                calls `wait_until_idle` with `tx.removed` before a device is destroyed.
 
         Raises:
             BadTransaction: `tx` belongs to another manager, or has ended.
             DeviceBusy: as for `unregister_device_io`; the changes are published.
         """
         self._end(tx)
-        self._registered = Maps(tx.pio, tx.mmio)
-        self._live = self._observed()
-        self._release_writer()
-        self.wait_until_idle(tx.removed)
+        self._publish(Maps(tx.pio, tx.mmio), self._observer)
+        if wait:
+            self.wait_until_idle(tx.removed)
 
     def cancel_tx(self, tx: IoManagerContext) -> None:
         """Drop the changes of `tx`.
@@ -348,14 +337,12 @@ class IoManager:
         Raises:
             DeviceBusy: there still is one when the time is up; it names the device.
         """
+        # Who else is in a device that this thread is in may wait for the lock that it holds.
+        removed = [trap for trap in removed if not self.is_inside(trap.device)]
         if not removed:
             return
-        own = self._in_flight.cell
-        devices = {id(trap.device) for trap in removed}
-        if any(id(trap.device) in devices for trap in own.traps()):
-            return  # the others may be waiting for the lock that this access holds
         busy = self._cells.wait_until_out_of(
-            {trap.token for trap in removed}, but=own, timeout_s=self._drain_timeout_s
+            removed, but=self._in_flight.cell, timeout_s=self._drain_timeout_s
         )
         if busy is not None:
             raise DeviceBusy(
@@ -365,10 +352,15 @@ class IoManager:
                 range=hex_range(busy.base, busy.size),
             )
 
+    def is_inside(self, device: DeviceIo) -> bool:
+        """Whether the calling thread is in an access of `device`, however deep."""
+        return any(trap.device is device for trap in self._in_flight.cell.traps())
+
     def observe(self, observer: Observer | None) -> None:
         """Show all accesses to `observer` from now on; None to nobody."""
-        with self.begin_tx():
-            self._observer = observer
+        tx = self.begin_tx()
+        self._end(tx)
+        self._publish(self._registered, observer)
 
     # For people and for tools.
 
@@ -399,15 +391,13 @@ class IoManager:
     def _owners(self) -> list[tuple[Space, int, int, DeviceIo]]:
         return [(bus.space, t.base, t.last, t.device) for bus in self._registered for t in bus]
 
-    def _observed(self) -> Maps:
-        observer = self._observer
-        if observer is None:
-            return self._registered
-        pio, mmio = (
-            AddressMap(bus.space, tuple(observer.wrap(trap, bus.space) for trap in bus))
-            for bus in self._registered
-        )
-        return Maps(pio, mmio)
+    def _publish(self, maps: Maps, observer: Observer | None) -> None:
+        """Replace the map that accesses see, and let the next transaction begin."""
+        try:
+            live = maps if observer is None else _observed(maps, observer)
+            self._registered, self._live, self._observer = maps, live, observer
+        finally:
+            self._release_writer()
 
     def _end(self, tx: IoManagerContext) -> None:
         if tx.manager is not self:
@@ -417,6 +407,14 @@ class IoManager:
     def _release_writer(self) -> None:
         self._writing_thread = None
         self._writer.release()
+
+
+def _observed(maps: Maps, observer: Observer) -> Maps:
+    """Return `maps` with the handlers that `observer` puts around them."""
+    pio, mmio = (
+        AddressMap(bus.space, tuple(observer.wrap(trap, bus.space) for trap in bus)) for bus in maps
+    )
+    return Maps(pio, mmio)
 
 
 def _each_operand(

@@ -1,0 +1,137 @@
+"""Interrupts of the devices, brought to the VMM's callbacks: `DeviceHost.interrupts`.
+
+    host.interrupts.start(on_level=vm.set_irq_line, on_pulse=vm.pulse_gsi)
+
+Callbacks run on one thread, in the order of the changes. When the server was lost and is
+back, levels that changed meanwhile are brought up to date; when it is lost, every level
+falls, as the lines of a card that is pulled.
+
+A completion says after which generation of the interrupts its access was made, and
+`wait_for` lets the vCPU go on once that generation has been delivered. So an interrupt is
+in the guest before the access that caused it returns, as it is on a bus.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+
+from devicehost.v1 import interrupt_service_pb2 as pb
+from devicehost.v1.interrupt_service_pb2_grpc import InterruptServiceStub
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+DELIVERY_TIMEOUT_S = 0.5
+"""How long an access waits for the interrupts before it; a watch that is lost is no excuse."""
+
+
+class Interrupts:
+    """Watches the interrupts of a server."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = InterruptServiceStub(channel)
+        self._thread: threading.Thread | None = None
+        self._delivered = threading.Condition()
+        self._generation = -1  # nothing is known
+        self._asserted: set[int] = set()
+        self._closed = threading.Event()
+        self._watching: Any = None
+        self._on_level: Callable[[int, bool], None] = _ignore
+        self._on_pulse: Callable[[int], None] = _ignore
+
+    def start(
+        self,
+        *,
+        on_level: Callable[[int, bool], None],
+        on_pulse: Callable[[int], None],
+        timeout_s: float = 5.0,
+    ) -> None:
+        """Deliver interrupts from now on.
+
+        Args:
+            on_level: called with a GSI and whether it is asserted.
+            on_pulse: called with the GSI of a message-signalled interrupt.
+            timeout_s: how long to wait until the first state is known.
+
+        Raises:
+            RuntimeError: it was started before.
+            TimeoutError: the server didn't tell the state in time; it goes on trying.
+        """
+        if self._thread is not None:
+            raise RuntimeError("interrupts are delivered already")
+        self._on_level, self._on_pulse = on_level, on_pulse
+        self._thread = threading.Thread(target=self._run, name="interrupts", daemon=True)
+        self._thread.start()
+        with self._delivered:
+            if not self._delivered.wait_for(lambda: self._generation >= 0, timeout_s):
+                raise TimeoutError("the server did not tell the state of its interrupts")
+
+    def wait_for(self, generation: int) -> None:
+        """Return when the interrupts up to `generation` are delivered, if they are watched."""
+        if generation <= self._generation or self._generation < 0:
+            return
+        if threading.current_thread() is self._thread:
+            return  # an access made by a callback
+        with self._delivered:
+            self._delivered.wait_for(lambda: generation <= self._generation, DELIVERY_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        self._closed.set()
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while not self._closed.is_set():
+            try:
+                self._watching = self._stub.WatchInterrupts(pb.WatchInterruptsRequest())
+                for response in self._watching:
+                    backoff_s = BACKOFF_FIRST_S
+                    self._deliver(response)
+                    if self._closed.is_set():
+                        break
+            except grpc.RpcError:
+                pass  # lost: the levels fall, and it is tried again
+            finally:
+                self._watching.cancel()
+            self._set_levels(())
+            self._generation = -1
+            self._closed.wait(backoff_s)
+            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+
+    def _deliver(self, response: pb.WatchInterruptsResponse) -> None:
+        if response.HasField("snapshot"):
+            self._set_levels(response.snapshot.asserted)
+        for event in response.events:
+            if event.kind == pb.INTERRUPT_KIND_PULSED:
+                self._on_pulse(event.gsi)
+            else:
+                self._set_level(event.gsi, event.kind == pb.INTERRUPT_KIND_ASSERTED)
+        with self._delivered:
+            self._generation = response.generation
+            self._delivered.notify_all()
+
+    def _set_levels(self, asserted: Iterable[int]) -> None:
+        """Bring all levels to a state."""
+        now = set(asserted)
+        for gsi in self._asserted - now:
+            self._set_level(gsi, False)  # noqa: FBT003 # as the callback takes it
+        for gsi in now - self._asserted:
+            self._set_level(gsi, True)  # noqa: FBT003 # likewise
+
+    def _set_level(self, gsi: int, asserted: bool) -> None:  # noqa: FBT001 # likewise
+        if asserted:
+            self._asserted.add(gsi)
+        else:
+            self._asserted.discard(gsi)
+        self._on_level(gsi, asserted)
+
+
+def _ignore(*_args: object) -> None:
+    """Stands for a callback that isn't set yet."""

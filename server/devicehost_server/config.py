@@ -1,0 +1,248 @@
+"""What `devicehostd` can be told, and by which flag, variable or key of a file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devicehost_server.allocation import PoolConfig
+from devicehost_server.device_spec import DeviceSpec, device_from_table, parse_device
+from devicehost_server.devices.config import parse_int
+from devicehost_server.listeners import TcpListener, UnixListener
+from devicehost_server.server import ServerConfig
+from devicehost_server.settings import ConfigError, Setting, resolve
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "console", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """Everything that a start of the daemon needs.
+
+    Attributes:
+        server: the server.
+        devices: what to plug before it serves, in order.
+        log_level: the least level that is logged.
+        log_format: `console` for people, `json` for programs, `auto` to look at stderr.
+    """
+
+    server: ServerConfig
+    devices: tuple[DeviceSpec, ...]
+    log_level: str
+    log_format: str
+
+
+def _octal_mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:  # noqa: PLR2004 # permission bits
+        raise ValueError("allowed: permissions in octal, 0 to 777")
+    return mode
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("allowed: true, false")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.001 <= seconds <= 3600:  # noqa: PLR2004 # stands in the message
+        raise ValueError("allowed: seconds, 0.001 to 3600")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 1000):  # noqa: PLR2004 # likewise
+        raise ValueError("allowed: 1 to 1000")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    try:
+        return parse_int(text)
+    except ValueError:
+        raise ValueError("allowed: a number: decimal or 0x, with K, M, G or T") from None
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) <= 0xFFFF):  # noqa: PLR2004 # 16 bits
+        raise ValueError("allowed: HOST:PORT, for IPv6 [ADDRESS]:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _one_of(*words: str) -> Any:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"allowed: {', '.join(words)}")
+        return text
+
+    return parse
+
+
+_LISTEN = "where to listen"
+_LIMITS = "limits"
+_POOLS = "what there is to allocate"
+_LOGS = "logs"
+
+SETTINGS = (
+    Setting(
+        "socket-path",
+        Path,
+        None,
+        "PATH",
+        "Unix socket for the gRPC API; PATH.lock guards it",
+        _LISTEN,
+    ),
+    Setting("socket-mode", _octal_mode, 0o600, "MODE", "its permissions, in octal [600]", _LISTEN),
+    Setting("socket-group", str, "", "GROUP", "the group that owns it [the process's]", _LISTEN),
+    Setting(
+        "tcp", _host_and_port, None, "HOST:PORT", "TCP address, with TLS; port 0 is any", _LISTEN
+    ),
+    Setting("tls-cert", Path, None, "FILE", "the server's certificate chain (PEM)", _LISTEN),
+    Setting("tls-key", Path, None, "FILE", "its key (PEM)", _LISTEN),
+    Setting("tls-client-ca", Path, None, "FILE", "who vouches for clients (PEM)", _LISTEN),
+    Setting(
+        "tls-allow",
+        _names,
+        frozenset(),
+        "NAME,...",
+        "names in clients' certificates that may call [all that the authority vouches for]",
+        _LISTEN,
+    ),
+    Setting(
+        "insecure-tcp",
+        _flag,
+        default=False,
+        metavar="",
+        help="TCP without TLS: anybody on this host may call",
+        group=_LISTEN,
+    ),
+    Setting("access-timeout", _seconds, 1.0, "S", "how long an access may take [1]", _LIMITS),
+    Setting(
+        "drain-timeout", _seconds, 5.0, "S", "how long to wait for accesses in flight [5]", _LIMITS
+    ),
+    Setting(
+        "streams-max", _count, 60, "N", "streams (vCPUs and watches) open at once [60]", _LIMITS
+    ),
+    Setting(
+        "count-accesses",
+        _flag,
+        default=True,
+        metavar="BOOL",
+        help="count accesses by device [true]",
+        group=_LIMITS,
+    ),
+    Setting(
+        "memory-last",
+        _number,
+        None,
+        "ADDRESS",
+        "last address of guest memory; MMIO above 4 GiB begins behind it [half of the space]",
+        _POOLS,
+    ),
+    Setting("phys-bits", _number, 39, "N", "bits of a guest-physical address [39]", _POOLS),
+    Setting(
+        "log-level", _one_of(*LOG_LEVELS), "info", "LEVEL", f"{', '.join(LOG_LEVELS)} [info]", _LOGS
+    ),
+    Setting(
+        "log-format",
+        _one_of(*LOG_FORMATS),
+        "auto",
+        "FORMAT",
+        f"{', '.join(LOG_FORMATS)} [auto: console on a terminal]",
+        _LOGS,
+    ),
+)
+
+
+def load(
+    *,
+    flags: Mapping[str, str | None],
+    device_flags: Sequence[str],
+    file: Path | None,
+    environment: Mapping[str, str],
+) -> DaemonConfig:
+    """Put a configuration together; devices of the file come before those of flags.
+
+    Args:
+        flags: text by key of a setting; None if the flag wasn't given.
+        device_flags: what `--device` was given, in order.
+        file: a TOML file, or None.
+        environment: the process's.
+
+    Raises:
+        ConfigError: something in it is wrong.
+    """
+    content = _read(file) if file else {}
+    tables = content.pop("device", [])
+    if not isinstance(tables, list):
+        raise ConfigError(f"{file}: device is not a list of tables; write [[device]]")
+    devices = [device_from_table(table, str(file), n) for n, table in enumerate(tables, 1)]
+    devices += [parse_device(text) for text in device_flags]
+    values = resolve(
+        SETTINGS, flags=flags, environment=environment, file=content, file_name=str(file)
+    )
+    return DaemonConfig(
+        server=_server_config(values),
+        devices=tuple(devices),
+        log_level=values["log_level"],
+        log_format=values["log_format"],
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _server_config(values: dict[str, Any]) -> ServerConfig:
+    unix = None
+    if values["socket_path"] is not None:
+        unix = UnixListener(values["socket_path"], values["socket_mode"], values["socket_group"])
+    tcp = None
+    if values["tcp"] is not None:
+        host, port = values["tcp"]
+        tls = {"certificate": "tls_cert", "key": "tls_key", "client_ca": "tls_client_ca"}
+        files = {field: values[key] for field, key in tls.items()}
+        if values["insecure_tcp"] == any(files.values()):
+            raise ConfigError(
+                "--tcp needs either --tls-cert, --tls-key and --tls-client-ca,"
+                " or --insecure-tcp, and not both"
+            )
+        tcp = TcpListener(host, port, **files)
+    if unix is None and tcp is None:
+        raise ConfigError("nowhere to listen: give --socket-path, or --tcp")
+    return ServerConfig(
+        unix=unix,
+        tcp=tcp,
+        allowed_names=values["tls_allow"],
+        streams_max=values["streams_max"],
+        access_timeout_s=values["access_timeout"],
+        drain_timeout_s=values["drain_timeout"],
+        count_accesses=values["count_accesses"],
+        pools=PoolConfig(
+            physical_address_bits=values["phys_bits"], memory_last=values["memory_last"]
+        ),
+    )

@@ -1,0 +1,206 @@
+"""`devicehostd`: a device server as a process.
+
+It stays in the foreground, fails early with a message on stderr and a status that isn't
+zero, tells the service manager when it is ready, and ends cleanly on SIGTERM or SIGINT:
+it takes no new work, finishes what is in flight, unplugs its devices, and removes its
+sockets. A second signal ends it at once.
+
+Exit status: 0 after a clean end, 1 if it could not start, 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+
+from devicehost_server import FEATURES, VERSION, logs
+from devicehost_server.config import SETTINGS, DaemonConfig, load
+from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.listeners import ListenError
+from devicehost_server.model.errors import DeviceHostError
+from devicehost_server.notify import notify
+from devicehost_server.server import DeviceServer
+from devicehost_server.settings import ConfigError
+
+_log = structlog.get_logger(__name__)
+
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_DESCRIPTION = """\
+Host the devices of one virtual machine in a process of their own.
+
+A VMM forwards each access that traps to this server, over gRPC, and the devices answer.
+Devices are plugged at the start, with --device or from a file, or at any time later,
+through the API (devicehostctl device plug).
+"""
+
+_EPILOG = """\
+files:
+  A configuration file is TOML. Its keys are the settings above without the dashes in
+  front, and devices are tables:
+
+      socket-path = "/run/vm1/devices.sock"
+      access-timeout = 0.5
+
+      [[device]]
+      type = "uart16550"
+      id = "com1"
+      chardev = "pty:/run/vm1/com1"
+
+environment:
+  Each setting can be given as DEVICEHOST_NAME, for instance DEVICEHOST_SOCKET_PATH.
+  A flag goes over the environment, the environment over the file.
+  NOTIFY_SOCKET   gets READY=1 and STOPPING=1 (sd_notify(3)).
+
+signals:
+  SIGTERM, SIGINT   end cleanly; a second one ends at once.
+
+exit status:
+  0   a clean end
+  1   it could not start; the reason is on stderr
+  2   wrong usage
+
+examples:
+  devicehostd --socket-path /run/vm1/devices.sock \\
+      --device uart16550,id=com1,chardev=stdio --device mc146818
+  devicehostd --config /etc/devicehost/vm1.toml --check-config
+  devicehostd --tcp 0.0.0.0:7700 --tls-cert server.pem --tls-key server.key \\
+      --tls-client-ca clients.pem --tls-allow vmm1
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of `devicehostd`."""
+    result = argparse.ArgumentParser(
+        prog="devicehostd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("--version", action="version", version=f"devicehostd {VERSION}")
+    result.add_argument("--config", type=Path, metavar="FILE", help="read settings from FILE")
+    result.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="TYPE,key=value,...",
+        help="plug a device; id=NAME names it, a comma in a value is written twice",
+    )
+    result.add_argument(
+        "--check-config", action="store_true", help="check all settings and devices, and exit"
+    )
+    result.add_argument(
+        "--print-capabilities",
+        action="store_true",
+        help="print what this program can do as JSON, and exit",
+    )
+    groups: dict[str, Any] = {}
+    for setting in SETTINGS:
+        if setting.group not in groups:
+            groups[setting.group] = result.add_argument_group(setting.group)
+        group = groups[setting.group]
+        if setting.metavar:
+            group.add_argument(f"--{setting.name}", metavar=setting.metavar, help=setting.help)
+        else:
+            group.add_argument(
+                f"--{setting.name}", action="store_const", const="true", help=setting.help
+            )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    options = parser().parse_args(arguments)
+    if options.print_capabilities:
+        print(json.dumps(capabilities(), indent=2))  # noqa: T201 # what was asked for
+        return 0
+    # Before any thread starts, so that all inherit it, and the signals wait for us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
+    try:
+        config = load(
+            flags={setting.key: getattr(options, setting.key) for setting in SETTINGS},
+            device_flags=options.device,
+            file=options.config,
+            environment=os.environ,
+        )
+        if options.check_config:
+            check_devices(config)
+            return 0
+        return serve(config)
+    except (ConfigError, ListenError, DeviceHostError) as error:
+        _fail(str(error))
+
+
+def capabilities() -> dict[str, Any]:
+    """What this program can do, for those who start it."""
+    return {
+        "type": "devicehost",
+        "version": VERSION,
+        "features": list(FEATURES),
+        "device-types": DeviceTypes().names(),
+    }
+
+
+def check_devices(config: DaemonConfig) -> None:
+    """Make every device, without resources, and throw it away.
+
+    Raises:
+        DeviceHostError: a device can't be made.
+    """
+    types = DeviceTypes()
+    for spec in config.devices:
+        types.make(spec.type, spec.config)
+
+
+def serve(config: DaemonConfig) -> int:
+    """Plug the devices and serve until a signal comes; return the exit status.
+
+    Raises:
+        DeviceHostError: a device can't be plugged.
+        ListenError: it can't listen where it should.
+    """
+    logs.set_up(config.log_level, config.log_format)
+    server = DeviceServer(config.server)
+    try:
+        for spec in config.devices:
+            server.devices.plug(spec.type, spec.config, device_id=spec.id)
+        server.start()
+    except BaseException:
+        server.stop()
+        raise
+    unix = config.server.unix
+    _log.info(
+        "ready",
+        version=VERSION,
+        pid=os.getpid(),
+        socket=str(unix.path) if unix else None,
+        tcp_port=server.tcp_port,
+        devices=len(config.devices),
+    )
+    notify("READY=1")
+    number = signal.sigwait(_END_SIGNALS)
+    notify("STOPPING=1")
+    _log.info("stopping", signal=signal.Signals(number).name)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
+    for again in _END_SIGNALS:
+        signal.signal(again, signal.SIG_DFL)
+    server.stop()
+    return 0
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"devicehostd: {message}\n")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A device on the command line: `TYPE,key=value,…`, with `id=` for its name.
+
+    uart16550,id=com1,base=0x3f8,chardev=pty:/run/vm1/com1
+
+A comma in a value is written twice, as in QEMU's options. In a TOML file a device is a
+table, and nothing needs doubling:
+
+    [[device]]
+    type = "uart16550"
+    id = "com1"
+    base = 0x3f8
+    chardev = "pty:/run/vm1/com1"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from devicehost_server.settings import ConfigError, text_of
+
+# A comma that is doubled, while the text is taken apart.
+_COMMA = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """A device to be plugged at the start.
+
+    Attributes:
+        type: the name of its type.
+        id: its name, or "" to have one made.
+        config: its configuration, text by key.
+    """
+
+    type: str
+    id: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_device(text: str) -> DeviceSpec:
+    """Read `TYPE,key=value,…`.
+
+    Raises:
+        ConfigError: it isn't of that form, or a key comes twice.
+    """
+    first, *rest = text.replace(",,", _COMMA).split(",")
+    if not first or "=" in first:
+        raise ConfigError(f"--device {text!r}: it must begin with a type: TYPE,key=value,...")
+    config: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"--device {text!r}: {part!r} is not of the form key=value")
+        if key in config:
+            raise ConfigError(f"--device {text!r}: {key!r} is given twice")
+        config[key] = value.replace(_COMMA, ",")
+    return DeviceSpec(first, config.pop("id", ""), config)
+
+
+def device_from_table(table: Any, file_name: str, number: int) -> DeviceSpec:
+    """Read a `[[device]]` table.
+
+    Args:
+        table: what TOML made of it.
+        file_name: for errors.
+        number: which one it is, from 1, for errors.
+
+    Raises:
+        ConfigError: it has no type, or a value that a configuration can't have.
+    """
+    where = f"{file_name}: device {number}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: {table!r} is not a table; write [[device]] above it")
+    config = {key: text_of(value, f"{where}: {key}") for key, value in table.items()}
+    if "type" not in config:
+        raise ConfigError(f"{where}: it has no type")
+    return DeviceSpec(config.pop("type"), config.pop("id", ""), config)

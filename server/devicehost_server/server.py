@@ -1,0 +1,198 @@
+"""One device server: the parts of one VM, put together, and its gRPC API.
+
+    server = DeviceServer(ServerConfig(unix=UnixListener(Path("/run/vm1/devices.sock"))))
+    server.start()
+    ...
+    server.stop()
+
+It is what `devicehostd` runs. A test, or a VMM that wants its devices in its own process,
+uses it the same way.
+"""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from devicehost.v1 import (
+    hotplug_service_pb2,
+    hotplug_service_pb2_grpc,
+    interrupt_service_pb2,
+    interrupt_service_pb2_grpc,
+    io_service_pb2,
+    io_service_pb2_grpc,
+    resource_service_pb2,
+    resource_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
+from devicehost_server.allocation import PoolConfig, ResourceManager
+from devicehost_server.device_manager import DeviceManager
+from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.listeners import BoundUnixSocket, TcpListener, UnixListener, bind_tcp
+from devicehost_server.model.clock import SystemClock
+from devicehost_server.model.counters import AccessCounters
+from devicehost_server.model.interrupts import InterruptController
+from devicehost_server.model.io_manager import IoManager
+from devicehost_server.services.feeds import Feeds
+from devicehost_server.services.gate import Gate
+from devicehost_server.services.hotplug_service import HotplugService
+from devicehost_server.services.idempotency import RequestLog
+from devicehost_server.services.interrupt_service import InterruptService
+from devicehost_server.services.io_service import IoService
+from devicehost_server.services.resource_service import ResourceService
+from devicehost_server.services.session_service import SessionService
+
+_log = structlog.get_logger(__name__)
+
+UNARY_WORKERS = 4
+"""Workers that streams can't take, so that other calls always find one."""
+
+_SERVICES = {
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (hotplug_service_pb2, "HotplugService"),
+        (interrupt_service_pb2, "InterruptService"),
+        (io_service_pb2, "IoService"),
+        (resource_service_pb2, "ResourceService"),
+        (session_service_pb2, "SessionService"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How a server is set up.
+
+    Attributes:
+        unix: the Unix socket to listen on, if any.
+        tcp: the TCP socket to listen on, if any.
+        allowed_names: names in certificates of TCP clients that may call; empty for all
+            that the authority vouches for.
+        streams_max: how many streams (vCPUs and watches) may be open at once.
+        access_timeout_s: how long one access may take, in seconds.
+        drain_timeout_s: how long to wait for accesses in flight, in seconds.
+        count_accesses: whether to count accesses by device.
+        pools: what there is to allocate.
+    """
+
+    unix: UnixListener | None = None
+    tcp: TcpListener | None = None
+    allowed_names: frozenset[str] = frozenset()
+    streams_max: int = 60
+    access_timeout_s: float = 1.0
+    drain_timeout_s: float = 5.0
+    count_accesses: bool = True
+    pools: PoolConfig = field(default_factory=PoolConfig)
+
+
+class DeviceServer:
+    """A device server in this process.
+
+    Attributes:
+        io: the bus.
+        resources: the pools.
+        interrupts: the state of all interrupts.
+        devices: the devices.
+        tcp_port: the TCP port that it listens on, or None.
+
+    Raises:
+        ListenError: it can't listen where it should.
+    """
+
+    def __init__(self, config: ServerConfig, types: DeviceTypes | None = None) -> None:
+        self._config = config
+        self.io = IoManager(
+            drain_timeout_s=config.drain_timeout_s, lock_timeout_s=config.access_timeout_s
+        )
+        self.resources = ResourceManager(config.pools)
+        self.interrupts = InterruptController()
+        self._clock = SystemClock(on_error=lambda error: _log.error("timer_failed", exc_info=error))
+        self._counters = AccessCounters() if config.count_accesses else None
+        self.io.observe(self._counters)
+        self.devices = DeviceManager(
+            types=types or DeviceTypes(),
+            io=self.io,
+            resources=self.resources,
+            interrupts=self.interrupts,
+            clock=self._clock,
+            on_fault=lambda device, error: _log.error(
+                "device_close_failed", device=device, exc_info=error
+            ),
+        )
+        self._gate = Gate(config.allowed_names or None, config.streams_max)
+        self._feeds = Feeds()
+        self._health = health.HealthServicer()
+        workers = ThreadPoolExecutor(
+            config.streams_max + UNARY_WORKERS, thread_name_prefix="worker"
+        )
+        self._grpc = grpc.server(
+            workers,
+            interceptors=[self._gate],
+            # Two servers must never share a port: the second is to fail.
+            options=[("grpc.so_reuseport", 0)],
+        )
+        self._add_services()
+        self._unix: BoundUnixSocket | None = None
+        self.tcp_port: int | None = None
+
+    def start(self) -> None:
+        """Listen and serve; returns at once.
+
+        Raises:
+            ListenError: it can't listen where it should.
+        """
+        if self._config.unix is not None:
+            self._unix = BoundUnixSocket(self._grpc, self._config.unix)
+        if self._config.tcp is not None:
+            self.tcp_port = bind_tcp(self._grpc, self._config.tcp)
+        self._grpc.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """Take no new work, finish what is in flight, unplug everything, and close."""
+        _log.info("draining")
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._gate.drain()
+        self._feeds.drain()
+        # Unplugging waits for accesses in flight; streams that are idle are then cut.
+        self.devices.close()
+        self._grpc.stop(grace=0.1).wait()
+        self._clock.close()
+        if self._unix is not None:
+            self._unix.close()
+        _log.info("stopped")
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", *_SERVICES):
+            self._health.set(service, status)
+
+    def _add_services(self) -> None:
+        requests = RequestLog()
+        instance_id = str(uuid.uuid4())
+        io_service = IoService(
+            self.io,
+            self.interrupts,
+            instance_id=instance_id,
+            access_timeout_s=self._config.access_timeout_s,
+            draining=lambda: self._gate.draining,
+        )
+        hotplug = HotplugService(self.devices, self._counters, requests, self._feeds)
+        interrupts = InterruptService(self.interrupts, self._feeds)
+        resources = ResourceService(self.resources, requests)
+        session = SessionService(instance_id, lambda: self._gate.draining)
+        server = self._grpc
+        io_service_pb2_grpc.add_IoServiceServicer_to_server(io_service, server)
+        hotplug_service_pb2_grpc.add_HotplugServiceServicer_to_server(hotplug, server)
+        interrupt_service_pb2_grpc.add_InterruptServiceServicer_to_server(interrupts, server)
+        resource_service_pb2_grpc.add_ResourceServiceServicer_to_server(resources, server)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(session, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflected = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, server)

@@ -1,0 +1,152 @@
+"""What every call passes on its way in, and every error on its way out.
+
+In this order: is the peer allowed, does the server take new work, is a worker left for a
+stream. Then the service's method runs. A `DeviceHostError` that leaves it becomes a
+status; any other exception is a bug of ours: it is logged, and the peer is told no more
+than that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
+
+import grpc
+import structlog
+
+from devicehost_server.model.errors import (
+    DeviceHostError,
+    Draining,
+    PeerDenied,
+    TooManyStreams,
+)
+from devicehost_server.services.errors import to_status
+
+_log = structlog.get_logger(__name__)
+
+# What tells about the server but changes nothing goes on while it drains.
+_ALWAYS_SERVED = ("Get", "List", "Check", "Watch", "ServerReflectionInfo")
+
+
+class Gate(grpc.ServerInterceptor):
+    """The interceptor of all calls.
+
+    Args:
+        allowed_names: the names (certificate subject's common name, or a subject
+            alternative name) of the peers that may call; None for everybody who gets
+            through. Peers without a certificate (a Unix socket's) always may.
+        streams_max: how many streams may be open at once. Each holds a worker.
+    """
+
+    def __init__(self, allowed_names: frozenset[str] | None, streams_max: int) -> None:
+        self._allowed_names = allowed_names
+        self._streams_max = streams_max
+        self._streams = threading.BoundedSemaphore(streams_max)
+        self._draining = False
+
+    def drain(self) -> None:
+        """Take no new work from here on."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new work."""
+        return self._draining
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Put the gate in front of a method."""
+        handler: Any = continuation(details)
+        if handler is None:
+            return None
+        method = details.method
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler.unary_unary), **codec
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream), **codec
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream), **codec
+        )
+
+    def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                self._admit(method, context)
+                return behavior(request, context)
+            except DeviceHostError as error:
+                _abort(context, error)
+            except Exception as error:  # noqa: BLE001 # a bug of ours ends the call only
+                _abort_bug(context, method, error)
+
+        return gated
+
+    def _stream(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                self._admit(method, context)
+                with self._stream_slot():
+                    yield from behavior(request, context)
+            except DeviceHostError as error:
+                _abort(context, error)
+            except Exception as error:  # noqa: BLE001 # a bug of ours ends the call only
+                if context.is_active():
+                    _abort_bug(context, method, error)
+
+        return gated
+
+    def _admit(self, method: str, context: grpc.ServicerContext) -> None:
+        if self._allowed_names is not None:
+            self._check_peer(context, self._allowed_names)
+        if self._draining and not method.rpartition("/")[2].startswith(_ALWAYS_SERVED):
+            raise Draining("the server is stopping and takes no new work")
+
+    def _check_peer(self, context: grpc.ServicerContext, allowed: frozenset[str]) -> None:
+        # The stubs have it wrong: a property can have several values.
+        identity = cast("Mapping[str, Iterable[bytes]]", context.auth_context())
+        if b"ssl" not in identity.get("transport_security_type", ()):
+            return
+        names = {
+            name.decode(errors="replace")
+            for key in ("x509_common_name", "x509_subject_alternative_name")
+            for name in identity.get(key, ())
+        }
+        if not names & allowed:
+            shown = ", ".join(sorted(names)) or "none"
+            raise PeerDenied(f"the peer's names ({shown}) are not allowed", names=shown)
+
+    @contextmanager
+    def _stream_slot(self) -> Iterator[None]:
+        """Hold one of the streams."""
+        if not self._streams.acquire(blocking=False):
+            raise TooManyStreams(
+                f"{self._streams_max} streams are open, which is all that this server's"
+                " workers allow; close one, or raise --workers",
+                allowed=self._streams_max,
+            )
+        try:
+            yield
+        finally:
+            self._streams.release()
+
+
+def _abort(context: grpc.ServicerContext, error: DeviceHostError) -> NoReturn:
+    context.abort_with_status(to_status(error))
+    raise AssertionError("abort_with_status raises")
+
+
+def _abort_bug(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
+    _log.error("rpc_failed", method=method, exc_info=error)
+    _abort(context, DeviceHostError(f"internal error: {type(error).__qualname__}"))

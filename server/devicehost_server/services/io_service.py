@@ -1,0 +1,204 @@
+"""IoService: accesses, one at a time or as the stream of a vCPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import grpc
+import structlog
+
+from devicehost.v1 import io_service_pb2 as pb
+from devicehost.v1.io_service_pb2_grpc import IoServiceServicer
+from devicehost_server.model.address_map import Space
+from devicehost_server.model.errors import (
+    BadAccess,
+    BadAccessSize,
+    BadRequest,
+    DeviceHostError,
+    DeviceTimeout,
+    Draining,
+    hex_address,
+)
+from devicehost_server.model.interrupts import InterruptController
+from devicehost_server.model.io_manager import IoManager, TrappedRange
+from devicehost_server.model.resources import MMIO_SPACE_SIZE
+from devicehost_server.services.errors import to_failure
+from devicehost_server.services.pages import Key, page
+
+_log = structlog.get_logger(__name__)
+
+TRANSFER_MAX = 1 << 20
+"""The most that one access may move, in bytes."""
+
+_SPACES = {Space.PIO: pb.SPACE_PIO, Space.MMIO: pb.SPACE_MMIO}
+
+
+class IoService(IoServiceServicer):
+    """Makes the accesses that come over gRPC.
+
+    Args:
+        io: the bus.
+        interrupts: whose generation goes with each completion.
+        instance_id: tells clients which start of the server they talk to.
+        access_timeout_s: an access that takes longer fails, once it has ended.
+        draining: whether the server takes no new work.
+    """
+
+    def __init__(
+        self,
+        io: IoManager,
+        interrupts: InterruptController,
+        *,
+        instance_id: str,
+        access_timeout_s: float,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._io = io
+        self._interrupts = interrupts
+        self._opened = pb.StreamOpened(
+            access_timeout_ms=round(access_timeout_s * 1000), instance_id=instance_id
+        )
+        self._access_timeout_s = access_timeout_s
+        self._draining = draining
+
+    def Access(self, request: pb.AccessRequest, context: grpc.ServicerContext) -> pb.AccessResponse:
+        """Make one access."""
+        del context
+        data = self._perform(request.access)
+        generation = self._interrupts.generation
+        return pb.AccessResponse(
+            completion=pb.Completion(data=data, interrupt_generation=generation)
+        )
+
+    def Stream(
+        self, request_iterator: Iterable[pb.StreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamResponse]:
+        """Make the accesses of one vCPU, in order."""
+        requests = iter(request_iterator)
+        first = next(requests, None)
+        if first is None or not first.HasField("open"):
+            raise BadRequest("the first request of a stream must open it", field="open")
+        log = _log.bind(vcpu=first.open.vcpu, peer=context.peer())
+        log.info("stream_opened")
+        completions = self._complete(first.accesses)
+        yield pb.StreamResponse(opened=self._opened, completions=completions)
+        try:
+            for request in requests:
+                if completions := self._complete(request.accesses):
+                    yield pb.StreamResponse(completions=completions)
+        finally:
+            log.info("stream_closed")
+
+    def ListRanges(
+        self, request: pb.ListRangesRequest, context: grpc.ServicerContext
+    ) -> pb.ListRangesResponse:
+        """List what traps."""
+        del context
+        ranges, token = page(request, "ranges", self._io.ranges(), _range_key)
+        messages = (
+            pb.ListRangesResponse.Range(
+                space=_SPACES[trapped.space],
+                base=trapped.base,
+                size=trapped.size % MMIO_SPACE_SIZE,
+                device_id=trapped.device,
+            )
+            for trapped in ranges
+        )
+        return pb.ListRangesResponse(ranges=messages, next_page_token=token)
+
+    def _complete(self, accesses: Iterable[pb.Access]) -> list[pb.Completion]:
+        """Make accesses in order; return the completions of those that are answered."""
+        completions = []
+        for access in accesses:
+            try:
+                if self._draining():
+                    raise Draining("the server is stopping and takes no new accesses")
+                data = self._perform(access)
+            except DeviceHostError as error:
+                completion = pb.Completion(sequence=access.sequence, failure=to_failure(error))
+            else:
+                if access.posted and access.operation == pb.OPERATION_WRITE:
+                    continue
+                completion = pb.Completion(sequence=access.sequence, data=data)
+            completion.interrupt_generation = self._interrupts.generation
+            completions.append(completion)
+        return completions
+
+    def _perform(self, access: pb.Access) -> bytes:
+        """Make one access; return what it read, or nothing."""
+        started = time.monotonic()
+        if access.operation == pb.OPERATION_READ:
+            data = self._read(access)
+        elif access.operation == pb.OPERATION_WRITE:
+            data = b""
+            self._write(access)
+        else:
+            raise BadAccess(
+                f"operation {access.operation} is unknown; allowed: read, write",
+                operation=access.operation,
+            )
+        took = time.monotonic() - started
+        if took > self._access_timeout_s:
+            raise DeviceTimeout(
+                f"the access at {access.address:#x} took {took:.3f} s;"
+                f" allowed: {self._access_timeout_s:g} s",
+                address=hex_address(access.address),
+                took_s=f"{took:.3f}",
+                timeout_s=f"{self._access_timeout_s:g}",
+            )
+        return data
+
+    def _read(self, access: pb.Access) -> bytes:
+        length = access.size * (access.count or 1)
+        if length > TRANSFER_MAX:
+            raise _too_long(access, length)
+        data = bytearray(length)
+        if access.space == pb.SPACE_PIO:
+            self._io.pio_read(access.address, data, access.size)
+        elif access.space == pb.SPACE_MMIO:
+            if access.count > 1:
+                raise BadAccessSize(
+                    f"count is {access.count} in an mmio read; allowed: 0 or 1",
+                    address=hex_address(access.address),
+                    size=access.size,
+                )
+            self._io.mmio_read(access.address, data)
+        else:
+            raise _unknown_space(access)
+        return bytes(data)
+
+    def _write(self, access: pb.Access) -> None:
+        length = len(access.data)
+        if length > TRANSFER_MAX:
+            raise _too_long(access, length)
+        if access.space == pb.SPACE_PIO:
+            self._io.pio_write(access.address, access.data, access.size)
+        elif access.space == pb.SPACE_MMIO:
+            if access.size not in (0, length):
+                raise BadAccessSize(
+                    f"size is {access.size} in an mmio write of {length} bytes; allowed: 0 or"
+                    f" {length}",
+                    address=hex_address(access.address),
+                    size=access.size,
+                )
+            self._io.mmio_write(access.address, access.data)
+        else:
+            raise _unknown_space(access)
+
+
+def _too_long(access: pb.Access, length: int) -> BadAccessSize:
+    return BadAccessSize(
+        f"an access of {length} bytes at {access.address:#x}; allowed: at most {TRANSFER_MAX}",
+        address=hex_address(access.address),
+        size=length,
+        allowed=TRANSFER_MAX,
+    )
+
+
+def _unknown_space(access: pb.Access) -> BadAccess:
+    return BadAccess(f"space {access.space} is unknown; allowed: pio, mmio", space=access.space)
+
+
+def _range_key(trapped: TrappedRange) -> Key:
+    return (trapped.space is Space.MMIO, trapped.base)

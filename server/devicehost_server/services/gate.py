@@ -45,6 +45,7 @@ class Gate(grpc.ServerInterceptor):
         self._streams_max = streams_max
         self._streams = threading.BoundedSemaphore(streams_max)
         self._draining = False
+        self._gated: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def drain(self) -> None:
         """Take no new work from here on."""
@@ -60,11 +61,14 @@ class Gate(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Put the gate in front of a method."""
-        handler: Any = continuation(details)
-        if handler is None:
-            return None
+        """Put the gate in front of a method; gRPC asks for each call, so once is enough."""
         method = details.method
+        gated = self._gated.get(method)
+        if gated is None and (handler := continuation(details)) is not None:
+            gated = self._gated[method] = self._put_in_front(method, handler)
+        return gated
+
+    def _put_in_front(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -82,9 +86,11 @@ class Gate(grpc.ServerInterceptor):
         )
 
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        works = _is_work(method)
+
         def gated(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                self._admit(method, context)
+                self._admit(context, works=works)
                 return behavior(request, context)
             except DeviceHostError as error:
                 _abort(context, error)
@@ -94,9 +100,11 @@ class Gate(grpc.ServerInterceptor):
         return gated
 
     def _stream(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        works = _is_work(method)
+
         def gated(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                self._admit(method, context)
+                self._admit(context, works=works)
                 with self._stream_slot():
                     yield from behavior(request, context)
             except DeviceHostError as error:
@@ -107,10 +115,10 @@ class Gate(grpc.ServerInterceptor):
 
         return gated
 
-    def _admit(self, method: str, context: grpc.ServicerContext) -> None:
+    def _admit(self, context: grpc.ServicerContext, *, works: bool) -> None:
         if self._allowed_names is not None:
             self._check_peer(context, self._allowed_names)
-        if self._draining and not method.rpartition("/")[2].startswith(_ALWAYS_SERVED):
+        if works and self._draining:
             raise Draining("the server is stopping and takes no new work")
 
     def _check_peer(self, context: grpc.ServicerContext, allowed: frozenset[str]) -> None:
@@ -140,6 +148,11 @@ class Gate(grpc.ServerInterceptor):
             yield
         finally:
             self._streams.release()
+
+
+def _is_work(method: str) -> bool:
+    """Whether `/package.Service/Method` does something that a draining server won't begin."""
+    return not method.rpartition("/")[2].startswith(_ALWAYS_SERVED)
 
 
 def _abort(context: grpc.ServicerContext, error: DeviceHostError) -> NoReturn:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 
 # The channel looks for a lost server about as often as the access queues do.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # No backoff, whatever its name says: how long one attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     # Nothing in between may turn a local socket's calls elsewhere.
     ("grpc.enable_http_proxy", 0),
     # Calls that are idempotent, by their request_id or by nature, are tried again.
@@ -78,7 +81,7 @@ def open_channel(endpoint: str, tls: Tls | None = None) -> grpc.Channel:
     if kind == "unix":
         if tls is not None:
             raise ValueError(f"endpoint {endpoint!r}: a Unix socket has no TLS")
-        return grpc.insecure_channel(f"unix:{rest}", options=_OPTIONS)
+        return grpc.insecure_channel(f"unix:{quote(os.fsencode(rest))}", options=_OPTIONS)
     if tls is None:
         return grpc.insecure_channel(rest, options=_OPTIONS)
     credentials = grpc.ssl_channel_credentials(

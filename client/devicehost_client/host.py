@@ -2,7 +2,7 @@
 
     with connect("unix:/run/vm1/devices.sock") as host:
         host.hotplug.plug("uart16550", {"chardev": "file:/tmp/console.log"})
-        host.interrupts.start(on_level=vm.set_irq_line, on_pulse=vm.pulse_gsi)
+        host.interrupts.start(on_level=vm.set_irq_line)
         vm.run(host.vcpu(0))
 
 Each vCPU takes a port of its own, `vcpu(n)`, and makes its accesses through it, on its
@@ -102,6 +102,8 @@ class DeviceHost:
         )
         self.transport = self._transport.name
         self._lock = threading.Lock()
+        # Re-entrant: an access may find a new server, whose callback makes accesses.
+        self._tool_lock = threading.RLock()
         self._vcpus: dict[int, Vcpu] = {}
 
     def server(self) -> session_service_pb2.GetServerResponse:
@@ -131,25 +133,25 @@ class DeviceHost:
     def mmio_read(self, address: int, size: int) -> int:
         """Read `size` bytes at a guest-physical address, as a number."""
         tool = self.vcpu(TOOL_VCPU)
-        with self._lock:
+        with self._tool_lock:
             return tool.mmio_read(address, size)
 
     def mmio_write(self, address: int, size: int, value: int) -> None:
         """Write a number of `size` bytes to a guest-physical address."""
         tool = self.vcpu(TOOL_VCPU)
-        with self._lock:
+        with self._tool_lock:
             tool.mmio_write(address, size, value)
 
     def pio_read(self, port: int, size: int) -> int:
         """Read `size` bytes (1, 2 or 4) from an I/O port, as a number."""
         tool = self.vcpu(TOOL_VCPU)
-        with self._lock:
+        with self._tool_lock:
             return tool.pio_read(port, size)
 
     def pio_write(self, port: int, size: int, value: int) -> None:
         """Write a number of `size` bytes (1, 2 or 4) to an I/O port."""
         tool = self.vcpu(TOOL_VCPU)
-        with self._lock:
+        with self._tool_lock:
             tool.pio_write(port, size, value)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Interrupts of the devices, brought to the VMM's callbacks: `DeviceHost.interrupts`.
 
-    host.interrupts.start(on_level=vm.set_irq_line, on_pulse=vm.pulse_gsi)
+    host.interrupts.start(on_level=vm.set_irq_line)
 
 Callbacks run on one thread, in the order of the changes. When the server was lost and is
 back, levels that changed meanwhile are brought up to date; when it is lost, every level
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -26,6 +26,13 @@ BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 DELIVERY_TIMEOUT_S = 0.5
 """How long an access waits for the interrupts before it; a watch that is lost is no excuse."""
+
+
+class LevelCallback(Protocol):
+    """Is told the level of a GSI."""
+
+    def __call__(self, gsi: int, /, *, asserted: bool) -> None:
+        """`gsi` is asserted or not, from now on."""
 
 
 class Interrupts:
@@ -39,21 +46,22 @@ class Interrupts:
         self._asserted: set[int] = set()
         self._closed = threading.Event()
         self._watching: Any = None
-        self._on_level: Callable[[int, bool], None] = _ignore
-        self._on_pulse: Callable[[int], None] = _ignore
+        self._on_level: LevelCallback | None = None
+        self._on_pulse: Callable[[int], None] | None = None
 
     def start(
         self,
         *,
-        on_level: Callable[[int, bool], None],
-        on_pulse: Callable[[int], None],
+        on_level: LevelCallback,
+        on_pulse: Callable[[int], None] | None = None,
         timeout_s: float = 5.0,
     ) -> None:
         """Deliver interrupts from now on.
 
         Args:
             on_level: called with a GSI and whether it is asserted.
-            on_pulse: called with the GSI of a message-signalled interrupt.
+            on_pulse: called with the GSI of a message-signalled interrupt; None to do
+                without those.
             timeout_s: how long to wait until the first state is known.
 
         Raises:
@@ -76,7 +84,9 @@ class Interrupts:
         if threading.current_thread() is self._thread:
             return  # an access made by a callback
         with self._delivered:
-            self._delivered.wait_for(lambda: generation <= self._generation, DELIVERY_TIMEOUT_S)
+            self._delivered.wait_for(
+                lambda: generation <= self._generation or self._generation < 0, DELIVERY_TIMEOUT_S
+            )
 
     def close(self) -> None:
         """Deliver nothing more."""
@@ -91,6 +101,8 @@ class Interrupts:
         while not self._closed.is_set():
             try:
                 self._watching = self._stub.WatchInterrupts(pb.WatchInterruptsRequest())
+                if self._closed.is_set():
+                    break  # `close` cancelled the one before
                 for response in self._watching:
                     backoff_s = BACKOFF_FIRST_S
                     self._deliver(response)
@@ -100,8 +112,10 @@ class Interrupts:
                 pass  # lost: the levels fall, and it is tried again
             finally:
                 self._watching.cancel()
+                with self._delivered:
+                    self._generation = -1
+                    self._delivered.notify_all()
             self._set_levels(())
-            self._generation = -1
             self._closed.wait(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
@@ -110,9 +124,11 @@ class Interrupts:
             self._set_levels(response.snapshot.asserted)
         for event in response.events:
             if event.kind == pb.INTERRUPT_KIND_PULSED:
-                self._on_pulse(event.gsi)
+                if self._on_pulse is not None:
+                    self._on_pulse(event.gsi)
             else:
-                self._set_level(event.gsi, event.kind == pb.INTERRUPT_KIND_ASSERTED)
+                asserted = event.kind == pb.INTERRUPT_KIND_ASSERTED
+                self._set_level(event.gsi, asserted=asserted)
         with self._delivered:
             self._generation = response.generation
             self._delivered.notify_all()
@@ -121,17 +137,14 @@ class Interrupts:
         """Bring all levels to a state."""
         now = set(asserted)
         for gsi in self._asserted - now:
-            self._set_level(gsi, False)  # noqa: FBT003 # as the callback takes it
+            self._set_level(gsi, asserted=False)
         for gsi in now - self._asserted:
-            self._set_level(gsi, True)  # noqa: FBT003 # likewise
+            self._set_level(gsi, asserted=True)
 
-    def _set_level(self, gsi: int, asserted: bool) -> None:  # noqa: FBT001 # likewise
+    def _set_level(self, gsi: int, *, asserted: bool) -> None:
         if asserted:
             self._asserted.add(gsi)
         else:
             self._asserted.discard(gsi)
-        self._on_level(gsi, asserted)
-
-
-def _ignore(*_args: object) -> None:
-    """Stands for a callback that isn't set yet."""
+        if self._on_level is not None:
+            self._on_level(gsi, asserted=asserted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,16 @@ class DaemonConfig:
 
 
 def _octal_mode(text: str) -> int:
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o777:  # noqa: PLR2004 # permission bits
-        raise ValueError("allowed: permissions in octal, 0 to 777")
-    return mode
+    # With a leading zero only: a number from TOML has lost the base it was written in.
+    if not re.fullmatch("0[0-7]{3}", text):
+        raise ValueError('allowed: permissions in octal, "0000" to "0777"')
+    return int(text, 8)
+
+
+def _descriptor(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 3):  # noqa: PLR2004 # 0 to 2 are standard streams
+        raise ValueError("allowed: the number of a file descriptor, at least 3")
+    return int(text)
 
 
 def _flag(text: str) -> bool:
@@ -111,7 +115,8 @@ SETTINGS = (
         "Unix socket for the gRPC API; PATH.lock guards it",
         _LISTEN,
     ),
-    Setting("socket-mode", _octal_mode, 0o600, "MODE", "its permissions, in octal [600]", _LISTEN),
+    Setting("fd", _descriptor, None, "N", "an inherited Unix socket instead of a path", _LISTEN),
+    Setting("socket-mode", _octal_mode, 0o600, "MODE", "its permissions, in octal [0600]", _LISTEN),
     Setting("socket-group", str, "", "GROUP", "the group that owns it [the process's]", _LISTEN),
     Setting(
         "tcp", _host_and_port, None, "HOST:PORT", "TCP address, with TLS; port 0 is any", _LISTEN
@@ -231,11 +236,16 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
                 "--tcp needs either --tls-cert, --tls-key and --tls-client-ca,"
                 " or --insecure-tcp, and not both"
             )
+        if values["insecure_tcp"] and values["tls_allow"]:
+            raise ConfigError("--tls-allow needs TLS: without it peers have no names")
         tcp = TcpListener(host, port, **files)
-    if unix is None and tcp is None:
-        raise ConfigError("nowhere to listen: give --socket-path, or --tcp")
+    if unix is not None and values["fd"] is not None:
+        raise ConfigError("--socket-path and --fd exclude each other")
+    if unix is None and tcp is None and values["fd"] is None:
+        raise ConfigError("nowhere to listen: give --socket-path, --fd or --tcp")
     return ServerConfig(
         unix=unix,
+        fd=values["fd"],
         tcp=tcp,
         allowed_names=values["tls_allow"],
         streams_max=values["streams_max"],

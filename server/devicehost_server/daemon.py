@@ -5,7 +5,8 @@ zero, tells the service manager when it is ready, and ends cleanly on SIGTERM or
 it takes no new work, finishes what is in flight, unplugs its devices, and removes its
 sockets. A second signal ends it at once.
 
-Exit status: 0 after a clean end, 1 if it could not start, 2 for wrong usage.
+Exit status: 0 after a clean end, 1 if it could not start or if a device hung at the end,
+2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +35,9 @@ from devicehost_server.settings import ConfigError
 _log = structlog.get_logger(__name__)
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Threads that are idle end at once when the server does; only one in a device may not.
+_EXIT_S = 1.0
 
 _DESCRIPTION = """\
 Host the devices of one virtual machine in a process of their own.
@@ -65,7 +70,7 @@ signals:
 
 exit status:
   0   a clean end
-  1   it could not start; the reason is on stderr
+  1   it could not start, or a device hung at the end; the reason is on stderr
   2   wrong usage
 
 examples:
@@ -194,7 +199,20 @@ def serve(config: DaemonConfig) -> int:
     for again in _END_SIGNALS:
         signal.signal(again, signal.SIG_DFL)
     server.stop()
+    _exit_soon()
     return 0
+
+
+def _exit_soon() -> None:
+    """Make sure that the process ends: an interpreter waits for threads, hanging or not."""
+
+    def give_up() -> None:
+        _log.error("device_hangs", waited_s=_EXIT_S)
+        os._exit(1)
+
+    timer = threading.Timer(_EXIT_S, give_up)
+    timer.daemon = True
+    timer.start()
 
 
 def _fail(message: str) -> NoReturn:

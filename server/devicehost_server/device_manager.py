@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -43,7 +43,7 @@ from devicehost_server.model.errors import (
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.names import check_name
-from devicehost_server.model.resources import DeviceResources
+from devicehost_server.model.resources import DeviceResources, Resource
 
 
 class DeviceState(enum.Enum):
@@ -94,10 +94,13 @@ FaultReporter: TypeAlias = Callable[[str, BaseException], None]
 class _Record:
     """A device with what it takes to unplug it."""
 
-    def __init__(self, info: DeviceInfo, device: DeviceIo, owner: str) -> None:
+    def __init__(
+        self, info: DeviceInfo, device: DeviceIo, owner: str, trapped: Sequence[Resource]
+    ) -> None:
         self.info = info
         self.device = device
         self.owner = owner
+        self.trapped = trapped
         self.removed: list[Trap] = []  # set when it is off the bus
         self.unplugging = threading.Lock()
 
@@ -226,9 +229,13 @@ class DeviceManager:
                 hosted.assign(context)
             with _step("start", device_id):
                 hosted.start()
+            with _step("register", device_id):
+                # Asked once, and not under the lock: a device may do there what it likes.
+                trapped = tuple(device.get_trapped_io_resources())
             with _step("register", device_id), self._lock:
+                self._require_open()
                 self._require(expected_generation)
-                self._io.register_device_io(device, device.get_trapped_io_resources())
+                self._io.register_device_io(device, trapped)
                 info = DeviceInfo(
                     device_id,
                     type_name,
@@ -237,7 +244,7 @@ class DeviceManager:
                     resources,
                     self._generation + 1,
                 )
-                self._records[device_id] = _Record(info, device, owner)
+                self._records[device_id] = _Record(info, device, owner, trapped)
                 self._announce(info)
             undo.pop_all()
         return info
@@ -295,8 +302,7 @@ class DeviceManager:
     def _reserve(self, type_name: str, device_id: str, expected_generation: int | None) -> str:
         """Take an id for a device that is to be plugged."""
         with self._lock, _step("create", device_id or type_name):
-            if self._closed:
-                raise Draining("the server is stopping and takes no new devices")
+            self._require_open()
             self._require(expected_generation)
             if device_id:
                 check_name("device id", device_id)
@@ -322,7 +328,7 @@ class DeviceManager:
                 return
             tx = self._io.begin_tx()
             try:
-                tx.unregister_device_io(record.device.get_trapped_io_resources())
+                tx.unregister_device_io(record.trapped)
             except BaseException:
                 self._io.cancel_tx(tx)
                 raise
@@ -376,6 +382,10 @@ class DeviceManager:
         if record is None:
             raise NoSuchDevice(f"there is no device {device_id!r}", device=device_id)
         return record
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Draining("the server is stopping and takes no new devices")
 
     def _require(self, generation: int | None) -> None:
         if generation is not None and generation != self._generation:

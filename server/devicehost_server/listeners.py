@@ -18,6 +18,7 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 
@@ -72,6 +73,8 @@ class BoundUnixSocket:
 
     def __init__(self, server: grpc.Server, listener: UnixListener) -> None:
         self.path = listener.path
+        if not self.path.name:
+            raise ListenError(f"socket path {str(self.path)!r} doesn't name a file")
         if len(os.fsencode(self.path)) > UNIX_PATH_MAX:
             raise ListenError(f"socket path {self.path} is longer than {UNIX_PATH_MAX} bytes")
         self._lock_path = self.path.with_name(self.path.name + ".lock")
@@ -119,7 +122,7 @@ class BoundUnixSocket:
         # gRPC binds here and now; the umask keeps others out until the mode is set.
         before = os.umask(0o177)
         try:
-            server.add_insecure_port(f"unix:{self.path}")
+            server.add_insecure_port(f"unix:{quote(os.fsencode(self.path))}")
         except RuntimeError as error:
             raise ListenError(f"can't listen on {self.path}: {error}") from error
         finally:

@@ -1,6 +1,8 @@
 """Logs: for people on a terminal, JSON lines otherwise, always on stderr.
 
-An event has a stable name in snake_case; what varies is in its fields.
+An event has a stable name in snake_case; what varies is in its fields. What libraries log
+by the standard library's `logging`, gRPC above all, comes out in the same form; their
+events are sentences.
 """
 
 from __future__ import annotations
@@ -9,32 +11,43 @@ import logging
 import sys
 
 import structlog
+from structlog.stdlib import ProcessorFormatter
 
 
 def set_up(level: str, log_format: str) -> None:
-    """Set up structlog for this process.
+    """Set up structlog and `logging` for this process.
 
     Args:
         level: debug, info, warning or error.
         log_format: console, json, or auto to see whether stderr is a terminal.
     """
-    for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    if for_people:
-        last: list[structlog.types.Processor] = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        ]
+    first: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[structlog.types.Processor]
+    if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     else:
-        last = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Local variables of a traceback may hold what a guest wrote.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        last = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(),
+        ]
+    number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
+        processors=[*first, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first],
+            processors=[ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(level=number, handlers=[handler], force=True)

@@ -33,8 +33,9 @@ from devicehost.v1 import (
     session_service_pb2_grpc,
 )
 from devicehost_server.allocation import PoolConfig, ResourceManager
-from devicehost_server.device_manager import DeviceManager
+from devicehost_server.device_manager import DeviceEvent, DeviceManager, DeviceState
 from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.inherited import InheritedSocket
 from devicehost_server.listeners import BoundUnixSocket, TcpListener, UnixListener, bind_tcp
 from devicehost_server.model.clock import SystemClock
 from devicehost_server.model.counters import AccessCounters
@@ -72,6 +73,7 @@ class ServerConfig:
 
     Attributes:
         unix: the Unix socket to listen on, if any.
+        fd: an inherited Unix socket, if any.
         tcp: the TCP socket to listen on, if any.
         allowed_names: names in certificates of TCP clients that may call; empty for all
             that the authority vouches for.
@@ -83,6 +85,7 @@ class ServerConfig:
     """
 
     unix: UnixListener | None = None
+    fd: int | None = None
     tcp: TcpListener | None = None
     allowed_names: frozenset[str] = frozenset()
     streams_max: int = 60
@@ -126,6 +129,7 @@ class DeviceServer:
                 "device_close_failed", device=device, exc_info=error
             ),
         )
+        self.devices.subscribe(self._forget_counts)
         self._gate = Gate(config.allowed_names or None, config.streams_max)
         self._feeds = Feeds()
         self._health = health.HealthServicer()
@@ -140,6 +144,7 @@ class DeviceServer:
         )
         self._add_services()
         self._unix: BoundUnixSocket | None = None
+        self._inherited: InheritedSocket | None = None
         self.tcp_port: int | None = None
 
     def start(self) -> None:
@@ -150,9 +155,13 @@ class DeviceServer:
         """
         if self._config.unix is not None:
             self._unix = BoundUnixSocket(self._grpc, self._config.unix)
+        if self._config.fd is not None:
+            self._inherited = InheritedSocket(self._grpc, self._config.fd)
         if self._config.tcp is not None:
             self.tcp_port = bind_tcp(self._grpc, self._config.tcp)
         self._grpc.start()
+        if self._inherited is not None:
+            self._inherited.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
@@ -167,7 +176,13 @@ class DeviceServer:
         self._clock.close()
         if self._unix is not None:
             self._unix.close()
+            self._unix = None
         _log.info("stopped")
+
+    def _forget_counts(self, event: DeviceEvent) -> None:
+        """A device that comes later, under the same id, begins at zero."""
+        if self._counters is not None and event.device.state is DeviceState.UNPLUGGED:
+            self._counters.forget(event.device.id)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *_SERVICES):

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from devicehost_client.demo import report
@@ -25,6 +24,7 @@ from devicehost_client.demo.measured_port import MeasuredPort
 from devicehost_client.demo.server_process import StartFailed, device_server
 from devicehost_client.errors import ClientError
 from devicehost_client.host import DeviceHost, connect
+from devicehost_client.interrupts import LevelCallback
 
 END_TIMEOUT_S = 60.0
 CACHE = Path("build")
@@ -50,8 +50,8 @@ def main() -> int:
 def demonstrate(host: DeviceHost, folder: Path, choice: str | None) -> int:
     """Run a guest on the devices of `host`, and say what happened."""
 
-    def connect_interrupts(on_level: Callable[[int, bool], None]) -> None:
-        host.interrupts.start(on_level=on_level, on_pulse=lambda _gsi: None)
+    def connect_interrupts(on_level: LevelCallback) -> None:
+        host.interrupts.start(on_level=on_level)
 
     guest = choose_guest(choice, connect_interrupts)
     try:

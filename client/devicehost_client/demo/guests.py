@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from devicehost_client.adapters.kvm import KvmUnavailable, Stopped, Vm
 from devicehost_client.demo import small_guest
+from devicehost_client.interrupts import LevelCallback
 from devicehost_client.port import AccessPort
 
 MEMORY_SIZE = 32 << 20
@@ -32,7 +33,7 @@ _FIRST_PIC_VECTOR = 8
 Devices: TypeAlias = Mapping[str, tuple[str, Mapping[str, str]]]
 """Type and configuration by id; `{folder}` stands for where files go."""
 
-ConnectInterrupts: TypeAlias = Callable[[Callable[[int, bool], None]], None]
+ConnectInterrupts: TypeAlias = Callable[[LevelCallback], None]
 """Takes what is to be told the level of each GSI, and tells it from then on."""
 
 
@@ -170,7 +171,7 @@ def small_guest_on_unicorn(connect_interrupts: ConnectInterrupts) -> Guest:
         cpu = UnicornCpu(uc, port)
         cpus.append(cpu)
 
-        def on_level(gsi: int, asserted: bool) -> None:  # noqa: FBT001 # as it is called
+        def on_level(gsi: int, /, *, asserted: bool) -> None:
             if asserted:
                 cpu.interrupt(_FIRST_PIC_VECTOR + gsi)
 
@@ -213,11 +214,8 @@ def _on_kvm(
     if entry is not None:
         vcpu.enter_real_mode(0, entry)
 
-    def on_level(gsi: int, asserted: bool) -> None:  # noqa: FBT001 # as it is called
-        vm.set_irq_line(gsi, asserted=asserted)
-
     def run(port: AccessPort) -> None:
-        connect_interrupts(on_level)
+        connect_interrupts(vm.set_irq_line)
         end = vcpu.run(port)
         if not isinstance(end, Stopped):
             raise GuestDied(f"{name}: {end}")

@@ -215,6 +215,8 @@ def _parse_files(text: str) -> Iterator[tuple[str, bytes | Path]]:
         if name in seen:
             raise _bad(f"name {name!r} is there twice")
         seen.add(name)
+        if len(seen) > _FILES_MAX:
+            raise _bad(f"there are more than {_FILES_MAX} files")
         yield name, _source(spec)
 
 

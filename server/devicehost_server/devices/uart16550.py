@@ -255,7 +255,7 @@ class Uart16550(Device[Config]):
         """Return the chip's state, and what is left of a time-out that runs, or 0."""
         with self.lock:
             left_ns = 0
-            if self._timer is not None:
+            if self._timer is not None and self._chip.unread:
                 left_ns = max(0, self._timeout_at_ns - self.context.clock.now_ns())
             return {**self._chip.save(), "timeout_in_ns": left_ns}
 

@@ -85,16 +85,17 @@ class FileStream(Stream):
             self._wake_in(self._retry_at - time.monotonic())
             return
         try:
-            self._send(lambda chunk: os.write(self._fd, chunk))
+            done = self._send(lambda chunk: os.write(self._fd, chunk))
         except OSError as error:
+            done = False
             self._note_failure(error)
-        if self._outbox:
+        if done:
+            self._retry_s = self._retry_at = 0.0
+            self._note_success()
+        else:
             self._retry_s = min(max(RETRY_MIN_S, self._retry_s * 2), RETRY_MAX_S)
             self._retry_at = time.monotonic() + self._retry_s
             self._wake_in(self._retry_s)
-        else:
-            self._retry_s = self._retry_at = 0.0
-            self._note_success()
 
     def _note_failure(self, error: OSError) -> None:
         if not self._failing:

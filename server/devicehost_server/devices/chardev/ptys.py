@@ -16,10 +16,8 @@ that as well.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
-import struct
 import termios
 import tty
 from pathlib import Path
@@ -56,7 +54,6 @@ class PtyStream(Stream):
             os.close(terminal)
         self._poll = select.poll()
         self._poll.register(self._master, select.POLLHUP)
-        self._seen_read = False
 
     @property
     def address(self) -> str:
@@ -86,22 +83,19 @@ class PtyStream(Stream):
             self._wake_in(LOOK_S)
 
     def _is_drained(self) -> bool:
-        """Whether all has been read, twice in a row: the kernel moves it in the background."""
-        if not super()._is_drained():
-            return False
-        if not self._attached:
-            return True
-        seen_before, self._seen_read = self._seen_read, self._unread_size() == 0
-        return seen_before and self._seen_read
+        """Whether all has been sent, and read by whoever is there."""
+        return super()._is_drained() and not (self._attached and self._has_unread())
 
-    def _unread_size(self) -> int:
-        """How many bytes the other side could read now."""
+    def _has_unread(self) -> bool:
+        """Whether the other side could read something now."""
         terminal = os.open(self._terminal, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
-            answer = fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))
+            # To poll it waits for the bytes that the kernel still carries over; FIONREAD doesn't.
+            poll = select.poll()
+            poll.register(terminal, select.POLLIN)
+            return bool(poll.poll(0))
         finally:
             os.close(terminal)
-        return int(struct.unpack("=i", answer)[0])
 
     def _release(self) -> None:
         if self._started:

@@ -40,6 +40,7 @@ CLOSE_TIMEOUT_S = 1.0
 """How long `close` waits for a peer to take what it was sent, in seconds."""
 
 _CHUNK_SIZE = 64 << 10
+_CHUNKS_AT_ONCE = 16
 _CLOSE_POLL_S = 0.02
 
 _log = structlog.get_logger(__name__)
@@ -120,6 +121,7 @@ class Stream(ABC):
             called once there is room again.
         """
         with self._lock:
+            was_empty = not self._outbox
             if self._attached:
                 taken = min(len(data), self._capacity - len(self._outbox))
                 self._outbox += data[:taken]
@@ -130,7 +132,8 @@ class Stream(ABC):
                 excess = max(0, len(self._outbox) - BACKLOG_SIZE)
                 del self._outbox[:excess]
                 self._dropped += excess
-        self._kick()
+        if was_empty:  # else the loop has it in hand already
+            self._kick()
         return taken
 
     def read(self, size: int) -> bytes:
@@ -240,17 +243,21 @@ class Stream(ABC):
         self._news = self._news or bool(data)
         return bool(data)
 
-    def _send(self, sink: Callable[[bytes], int], chunk_size: int = _CHUNK_SIZE) -> None:
-        """Write the outbox, as it is now, to `sink`, until that takes no more."""
-        remaining = len(self._outbox)
-        while remaining > 0:
+    def _send(self, sink: Callable[[bytes], int], chunk_size: int = _CHUNK_SIZE) -> bool:
+        """Write the outbox to `sink` until it is empty, or the sink takes no more.
+
+        Returns:
+            False if the sink takes no more: to be tried again when it may.
+        """
+        for _ in range(_CHUNKS_AT_ONCE):
             with self._lock:
-                chunk = bytes(self._outbox[: min(chunk_size, remaining)])
+                chunk = bytes(self._outbox[:chunk_size])
+            if not chunk:
+                return True
             try:
                 taken = sink(chunk)
             except BlockingIOError:
-                return
-            remaining -= taken
+                return False
             with self._lock:
                 del self._outbox[:taken]
                 self._sent += taken
@@ -258,7 +265,9 @@ class Stream(ABC):
                     self._starved = False
                     self._news = True
             if taken < len(chunk):
-                return
+                return False
+        self._kick()  # after the other streams' turn
+        return True
 
     def _set_attached(self, *, attached: bool) -> None:
         """Note that a peer came or left, and tell the device at once: it may be brief."""

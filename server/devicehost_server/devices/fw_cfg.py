@@ -185,11 +185,11 @@ def e820(memory: int) -> bytes:
 def _file_items(files: Mapping[str, bytes]) -> dict[int, bytes]:
     """Number the files, and make their directory."""
     items: dict[int, bytes] = {}
-    directory = struct.pack(">I", len(files))
+    directory = bytearray(struct.pack(">I", len(files)))
     for number, (name, content) in enumerate(sorted(files.items()), FIRST_FILE):
         items[number] = content
         directory += _ENTRY.pack(len(content), number, name.encode("ascii"))
-    items[DIRECTORY] = directory
+    items[DIRECTORY] = bytes(directory)
     return items
 
 
@@ -200,8 +200,9 @@ def _parse_files(text: str) -> Iterator[tuple[str, bytes | Path]]:
         BadConfig: it isn't written as it should be, or a name is there twice.
     """
     seen: set[str] = set()
+    text = text.strip()
     position = 0
-    while text[position:].strip():
+    while position < len(text):
         if (spec := _FILE_SPEC.match(text, position)) is None:
             raise _bad(
                 f"{text[position:]!r} is not allowed; allowed: NAME=NUMBER:SIZE with a size of "

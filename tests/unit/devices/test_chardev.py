@@ -82,10 +82,16 @@ class Device:
 Opener = Callable[..., Device]
 
 
+def loop_runs() -> bool:
+    return any(thread.name == "chardev" for thread in threading.enumerate())
+
+
 @pytest.fixture(autouse=True)
-def quiet_fixture() -> Iterator[None]:
+def clean_fixture() -> Iterator[None]:
+    """Keep the log quiet, and the tests apart."""
     with capture_logs():
         yield
+        until(lambda: not loop_runs(), "the end of the loop's thread")
 
 
 @pytest.fixture(name="opened")
@@ -124,7 +130,9 @@ def read_exactly(fd: int, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         assert select.select([fd], [], [], DEADLINE_S)[0], f"only {len(data)} of {size} bytes came"
-        data += os.read(fd, size - len(data))
+        piece = os.read(fd, size - len(data))
+        assert piece, f"hung up after {len(data)} of {size} bytes"
+        data += piece
     return bytes(data)
 
 
@@ -787,7 +795,7 @@ def test_a_closed_stream_leaves_no_descriptor_and_no_thread(
     stream.close()
     stream.close()  # a second time is no harm
     until(lambda: open_descriptors() == before, "all descriptors being closed")
-    until(lambda: not any(thread.name == "chardev" for thread in threading.enumerate()))
+    until(lambda: not loop_runs())
 
 
 def test_no_descriptor_is_inherited_by_programs_that_are_started(

@@ -209,6 +209,14 @@ def test_files_that_make_no_sense_are_refused(files: str, why: str) -> None:
     assert refused.value.metadata["field"] == "files"
 
 
+def test_there_can_not_be_more_files_than_numbers_for_them() -> None:
+    numbers = range(0x20, 0x4000)
+    files = ";".join(f"{number:05}={number}:2" for number in numbers)
+    assert item(fw_cfg(files=files), 0x3FFF, 2) == b"\xff\x3f"
+    with pytest.raises(BadConfig, match="more than 16352 files"):
+        fw_cfg(files=f"{files};one_more=1:1")
+
+
 @pytest.mark.parametrize("path", ["/no/such/file", "/", "\0"])
 def test_a_file_that_can_not_be_read_is_refused(path: str) -> None:
     device = FwCfg(Config(files=f"etc/a=@{path}"))

@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from devicehost_server.devices.base import DeviceContext
 from devicehost_server.devices.config import parse
 from devicehost_server.devices.mc146818 import Mc146818, Mc146818Config, seconds_to_match
@@ -16,8 +19,6 @@ from devicehost_server.model.clock import ManualClock, SystemClock
 from devicehost_server.model.errors import BadConfig, BadState
 from devicehost_server.model.interrupts import InterruptEvent, InterruptKind
 from devicelab import Lab, pio_in, pio_out
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 US = 1_000
 MS = 1_000_000

@@ -7,6 +7,9 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devicehost_server.devices.base import DeviceContext
 from devicehost_server.devices.config import parse
 from devicehost_server.devices.pl031 import Pl031, Pl031Config
@@ -14,8 +17,6 @@ from devicehost_server.model.clock import ManualClock, SystemClock
 from devicehost_server.model.errors import BadState
 from devicehost_server.model.interrupts import InterruptEvent, InterruptKind
 from devicelab import FREE_BASE, Lab, mmio_in, mmio_out
-from hypothesis import given
-from hypothesis import strategies as st
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000  # seconds since 1970

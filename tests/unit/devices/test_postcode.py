@@ -58,6 +58,9 @@ def test_only_the_last_64_codes_are_remembered(port: PostCodePort) -> None:
     for code in range(100):
         pio_out(port, 0x80, code)
     assert [past.code for past in port.history] == list(range(36, 100))
+    copy = Lab().host(PostCodePort(Config()))
+    copy.restore(port.save())
+    assert copy.history == port.history
 
 
 def test_a_reset_keeps_the_history(port: PostCodePort) -> None:

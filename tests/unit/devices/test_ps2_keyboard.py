@@ -93,6 +93,8 @@ def test_a_command_in_place_of_an_option_is_done_instead() -> None:
     assert told(keyboard, 0xED, 0xEE) == [0xFA, 0xEE]
     assert told(keyboard, 0x02) == [RESEND]
     assert keyboard.leds == 0
+    assert told(keyboard, 0xED, 0xED, 0x01) == [ACK, ACK, ACK]
+    assert keyboard.leds == 1
 
 
 def test_defaults_return_to_set_2_and_the_usual_repeat() -> None:
@@ -170,6 +172,15 @@ def test_enabling_disabling_and_resetting_drop_keys_that_wait(command: int) -> N
     assert 0x1C not in told(keyboard, command)
 
 
+def test_another_set_drops_keys_that_wait_in_the_old_one() -> None:
+    keyboard = Keyboard()
+    keyboard.press("a")
+    keyboard.write(0xF0)
+    keyboard.write(0x01)
+    keyboard.press("b")
+    assert taken(keyboard) == [ACK, 0x30]
+
+
 def test_an_answer_goes_before_keys_that_wait() -> None:
     keyboard = Keyboard()
     keyboard.press("a")
@@ -221,7 +232,9 @@ def test_translation_makes_set_1_of_set_2() -> None:
 
 
 def test_translation_leaves_replies_as_they_are_but_for_the_identity() -> None:
-    assert translated(0xFA, 0xAA, 0xFE, 0xEE, 0xAB, 0x83) == [0xFA, 0xAA, 0xFE, 0xEE, 0xAB, 0x41]
+    replies = [*range(0x85, 0xF0), *range(0xF1, 0x100)]
+    assert translated(*replies) == replies
+    assert translated(0xAB, 0x83) == [0xAB, 0x41]
 
 
 def test_translation_keeps_all_codes_apart() -> None:
@@ -249,11 +262,14 @@ def happen(keyboard: Keyboard, events: list[tuple[str, int | str | None]]) -> li
     return octets
 
 
-@given(before=EVENTS, after=EVENTS)
+@given(before=EVENTS, after=EVENTS, scan_set=st.sampled_from([1, 2]))
 def test_a_restored_keyboard_has_the_same_future(
-    before: list[tuple[str, int | str | None]], after: list[tuple[str, int | str | None]]
+    before: list[tuple[str, int | str | None]],
+    after: list[tuple[str, int | str | None]],
+    scan_set: int,
 ) -> None:
     original = Keyboard()
+    told(original, 0xF0, scan_set)
     happen(original, before)
     state = json.loads(json.dumps(original.save()))
     copy = Keyboard()

@@ -10,7 +10,7 @@ The defaults are an x86 PC's, as Dragonball lays it out:
     PIO             0 to 0xFFFF
     MMIO            3 GiB to 4 GiB, the top 64 MiB reserved; and all above guest memory
     guest memory    below 3 GiB, and from 4 GiB up to `memory_last`
-    KVM slots       0 to 509
+    KVM slots       0 to 508: the 509 that a kernel has at least (KVM_USER_MEM_SLOTS)
 
 Guest-physical addresses have 39 bits unless the configuration says more. That is what
 client processors have, and a guest can't reach an address beyond what its CPUID promises.
@@ -121,7 +121,7 @@ class PoolConfig:
     shared_irqs: tuple[int, ...] = (5,)
     msi_base: int = 24
     msi_last: int = 1023
-    kvm_slot_count: int = 510
+    kvm_slot_count: int = 509
     reserved_ports: tuple[Reserved, ...] = RESERVED_PORTS
     reserved_irqs: tuple[Reserved, ...] = RESERVED_IRQS
     reserved_mmio: tuple[Reserved, ...] = RESERVED_MMIO

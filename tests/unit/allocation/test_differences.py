@@ -35,13 +35,7 @@ from devicehost_server.model.resources import (
     ResourceConstraint,
 )
 
-MIB = 1 << 20
 GIB = 1 << 30
-
-
-@pytest.fixture
-def manager() -> ResourceManager:
-    return ResourceManager()
 
 
 def give(manager: ResourceManager, *constraints: ResourceConstraint, to: str = "a") -> Resource:
@@ -198,12 +192,12 @@ def test_several_kvm_slots_in_one_list_are_each_kept(manager: ResourceManager) -
 
 
 def test_the_bound_of_kvm_slots_is_exact(manager: ResourceManager) -> None:
-    assert give(manager, KvmMemSlotConstraint(slot=509)) == KvmMemSlot(509)
-    for beyond in (KvmMemSlotConstraint(slot=510), KvmMemSlotConstraint(slot=508, size=3)):
-        with pytest.raises(BadConstraint, match="allowed: 0-509") as caught:
+    assert give(manager, KvmMemSlotConstraint(slot=508)) == KvmMemSlot(508)
+    for beyond in (KvmMemSlotConstraint(slot=509), KvmMemSlotConstraint(slot=507, size=3)):
+        with pytest.raises(BadConstraint, match="allowed: 0-508") as caught:
             give(manager, beyond)
         assert caught.value.metadata["field"] == "slot"
-    manager.allocate([KvmMemSlotConstraint(size=509)], "a")
+    manager.allocate([KvmMemSlotConstraint(size=508)], "a")
     with pytest.raises(NoSlot):
         give(manager, KvmMemSlotConstraint())
 
@@ -227,7 +221,7 @@ def test_a_configured_number_of_kvm_slots_is_that_number(count: int) -> None:
         (MemAddressConstraint.exact(0xC000_0000, 0x1000), "0x0-0xbfffffff"),
         (MemAddressConstraint(size=0x2000, min=0xBFFF_F000, max=0xFFFF_FFFF), "0xbffff000"),
         (LegacyIrqConstraint(irq=24), "0-15"),
-        (KvmMemSlotConstraint(slot=1000), "0-509"),
+        (KvmMemSlotConstraint(slot=1000), "0-508"),
     ],
 )
 def test_bad_constraints_do_not_look_like_nothing_available(

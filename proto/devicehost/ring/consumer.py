@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Protocol
 
 from devicehost.access_status import AccessStatus
@@ -11,26 +11,34 @@ from devicehost.ring.layout import (
     ADDRESS,
     COMPLETION,
     DATA_MAX,
-    DATA_OFFSET,
     ENTRY_SIZE,
     POSTED_FAILURE,
     POSTED_FAILURES,
+    STATUS_HALF,
     WAITING,
     WHAT,
     Operation,
     RingLayout,
+    data_windows,
 )
 
 BURST_MAX = 64
 """Entries that are taken before other queues, and other threads, have their turn."""
 
-_PIO_READ, _PIO_WRITE = int(Operation.PIO_READ), int(Operation.PIO_WRITE)
-_MMIO_READ, _MMIO_WRITE = int(Operation.MMIO_READ), int(Operation.MMIO_WRITE)
-_PIO_POST, _MMIO_POST = int(Operation.PIO_POST), int(Operation.MMIO_POST)
-_POSTS = (_PIO_POST, _MMIO_POST)
+
+def _sizes(*operations: Operation) -> dict[int, int]:
+    """The size of the access for each `what` that says one of these operations."""
+    sizes = range(1, DATA_MAX + 1)
+    return {operation | size << 8: size for operation in operations for size in sizes}
+
+
+_PIO_READS = _sizes(Operation.PIO_READ)
+_PIO_WRITES = _sizes(Operation.PIO_WRITE, Operation.PIO_POST)
+_MMIO_READS = _sizes(Operation.MMIO_READ)
+_MMIO_WRITES = _sizes(Operation.MMIO_WRITE, Operation.MMIO_POST)
+_POSTS = (Operation.PIO_POST, Operation.MMIO_POST)
 
 _WORDS = ENTRY_SIZE // 8
-_STATUS_WORD = 7  # of an entry, as 32-bit words
 
 
 class Accesses(Protocol):
@@ -74,11 +82,7 @@ class Consumer:
         self._words = self._entries.cast("Q")
         self._halves = self._entries.cast("I")
         self._control = layout.control(memory, queue)
-        # A window for each entry and size: entry * 33 + size.
-        starts = range(DATA_OFFSET, len(self._entries), ENTRY_SIZE)
-        self._windows = [
-            self._entries[start : start + size] for start in starts for size in range(DATA_MAX + 1)
-        ]
+        self._windows = data_windows(self._entries)
         self._accesses = accesses
         self._status_of = status_of
         self._wake = wake
@@ -95,65 +99,62 @@ class Consumer:
 
         Not more than `BURST_MAX` at once.
         """
-        words, control, windows = self._words, self._control, self._windows
-        mask = self._mask
+        # What lies between the client's store and ours is what an access costs: all that
+        # can be is done before the look, or after the completion.
+        words, windows, control = self._words, self._windows, self._control
         mmio_read, mmio_write = self._accesses.mmio_read, self._accesses.mmio_write
-        sequence = first = self._next
-        last = sequence + BURST_MAX
-        while sequence < last:
-            slot = sequence & mask
+        first = self._next
+        for sequence in range(first, first + BURST_MAX):
+            slot = sequence & self._mask
             entry = slot * _WORDS
+            completion = sequence << 1
+            of_size = windows[slot]
             for _ in repeat(None, looks):
                 if words[entry] == sequence:
                     break
             else:
-                break
-            address = words[entry + ADDRESS]
-            what = words[entry + WHAT] & 0xFFFF  # read once: the client may still write it
-            operation = what & 0xFF
-            size = what >> 8
-            completion = sequence << 1
+                self._next = sequence
+                return sequence - first
+            what = words[entry + WHAT]  # read once: the client may still write it
             try:
                 # The commonest first. What a write brings is copied, for the client
                 # might change it while the device looks.
-                if operation == _MMIO_READ and 0 < size <= DATA_MAX:
-                    mmio_read(address, windows[slot * (DATA_MAX + 1) + size])
-                elif (operation in (_MMIO_WRITE, _MMIO_POST)) and 0 < size <= DATA_MAX:
-                    mmio_write(address, bytes(windows[slot * (DATA_MAX + 1) + size]))
+                if size := _MMIO_READS.get(what):
+                    mmio_read(words[entry + ADDRESS], of_size[size])
+                elif size := _MMIO_WRITES.get(what):
+                    mmio_write(words[entry + ADDRESS], bytes(of_size[size]))
                 else:
-                    self._access_otherwise(operation, address, slot, size)
+                    self._access_ports(what, words[entry + ADDRESS], of_size)
             except Exception as error:  # noqa: BLE001 # whatever it is, it is that access's
-                self._fail(slot, operation, self._status_of(error))
+                self._fail(slot, what, self._status_of(error))
                 completion += 1
             words[entry + COMPLETION] = completion
             if control[WAITING]:
                 self._wake()
-            sequence += 1
-        self._next = sequence
-        return sequence - first
+        self._next = first + BURST_MAX
+        return BURST_MAX
 
     def close(self) -> None:
         """Let go of the memory."""
-        views = (*self._windows, self._words, self._halves, self._control, self._entries)
-        self._windows.clear()
-        for view in views:
+        for window in chain.from_iterable(self._windows):
+            window.release()
+        for view in (self._words, self._halves, self._control, self._entries):
             view.release()
 
-    def _access_otherwise(self, operation: int, address: int, slot: int, size: int) -> None:
-        """Make an access through ports, or refuse what isn't one."""
-        if not 0 < size <= DATA_MAX:
+    def _access_ports(self, what: int, address: int, of_size: list[memoryview]) -> None:
+        """Make an access to a port, or refuse what isn't one."""
+        if size := _PIO_READS.get(what):
+            self._accesses.pio_read(address, of_size[size])
+        elif size := _PIO_WRITES.get(what):
+            self._accesses.pio_write(address, bytes(of_size[size]))
+        elif what & 0xFF in Operation.__members__.values():
             raise BadEntry(AccessStatus.BAD_ACCESS_SIZE)
-        window = self._windows[slot * (DATA_MAX + 1) + size]
-        if operation == _PIO_READ:
-            self._accesses.pio_read(address, window)
-        elif operation in (_PIO_WRITE, _PIO_POST):
-            self._accesses.pio_write(address, bytes(window))
         else:
             raise BadEntry(AccessStatus.BAD_ACCESS)
 
-    def _fail(self, slot: int, operation: int, status: AccessStatus) -> None:
-        self._halves[slot * (ENTRY_SIZE // 4) + _STATUS_WORD] = status
-        if operation in _POSTS:
+    def _fail(self, slot: int, what: int, status: AccessStatus) -> None:
+        self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF] = status
+        if what & 0xFF in _POSTS:
             self._posted_failures += 1
             self._control[POSTED_FAILURE] = status
             self._control[POSTED_FAILURES] = self._posted_failures

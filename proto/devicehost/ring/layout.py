@@ -58,6 +58,7 @@ SEQUENCE = 0
 COMPLETION = 1
 ADDRESS = 2
 WHAT = 3
+STATUS_HALF = 7  # of an entry, as 32-bit words
 
 LOOK_AGAIN_S = 0.1
 """How long anybody sleeps before looking again, in seconds."""
@@ -135,3 +136,12 @@ class RingLayout:
         size = self.entries * ENTRY_SIZE
         start = ENTRIES + queue * size
         return memory[start : start + size]
+
+
+def data_windows(entries: memoryview) -> list[list[memoryview]]:
+    """A window on the data of each entry, for each size of it: `windows[entry][size]`.
+
+    Made once, because to make one takes longer than to use it.
+    """
+    starts = range(DATA_OFFSET, len(entries), ENTRY_SIZE)
+    return [[entries[start : start + size] for size in range(DATA_MAX + 1)] for start in starts]

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import repeat
+from itertools import chain, repeat
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.layout import (
     ADDRESS,
     COMPLETION,
-    DATA_MAX,
-    DATA_OFFSET,
     ENTRY_SIZE,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
     POSTED_FAILURES,
     SERVER_LINE,
+    STATUS_HALF,
     WAITING,
     WHAT,
-    Operation,
     RingLayout,
+    data_windows,
 )
 
 _WORDS = ENTRY_SIZE // 8
-_STATUS_WORD = 7  # of an entry, as 32-bit words
 _NEED_WAKEUP = NEED_WAKEUP - SERVER_LINE // 8
 
 SPINS = 2000
@@ -75,18 +73,14 @@ class Producer:
         self._halves = self._entries.cast("I")
         self._control = layout.control(memory, queue)
         self._server = memory[SERVER_LINE : SERVER_LINE + 64].cast("Q")
-        # A window for each entry and size: entry * 33 + size.
-        starts = range(DATA_OFFSET, len(self._entries), ENTRY_SIZE)
-        self._windows = [
-            self._entries[start : start + size] for start in starts for size in range(DATA_MAX + 1)
-        ]
+        self._windows = data_windows(self._entries)
         self._doorbell = doorbell
         self._wait = wait
         self._barrier = barrier
         self._timeout_s = timeout_s
         self._spins = spins
         self._sequence = 0
-        self._completed = 0  # all up to this one are known to be completed
+        self._room = layout.entries  # entries up to this one are known to be free
 
     @property
     def posted_failures(self) -> int:
@@ -94,63 +88,43 @@ class Producer:
         failures: int = self._control[POSTED_FAILURES]
         return failures
 
-    def read(self, operation: Operation, address: int, data: bytearray | memoryview) -> None:
+    def read(self, operation: int, address: int, data: bytearray | memoryview) -> None:
         """Fill `data`, 1 to 32 bytes, from `address`.
+
+        Args:
+            operation: `PIO_READ` or `MMIO_READ`; a plain number is faster than the enum.
+            address: guest-physical, or a port.
+            data: as long as the access.
 
         Raises:
             AccessFailed: the server or the device refused it.
             AccessOverdue: no completion came in time.
         """
-        sequence = self._sequence + 1
-        if sequence - self._completed > self._count:
+        self._sequence = sequence = self._sequence + 1
+        if sequence > self._room:
             self._make_room()
-        self._sequence = sequence
         slot = sequence & self._mask
         entry = slot * _WORDS
-        size = len(data)
         words = self._words
+        size = len(data)
         words[entry + ADDRESS] = address
         words[entry + WHAT] = operation | size << 8
         words[entry] = sequence
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
-        completion = sequence << 1
-        for _ in repeat(None, self._spins):
-            if words[entry + COMPLETION] >= completion:
-                break
-        else:
-            self._sleep_until(sequence)
-        self._completed = sequence
-        if words[entry + COMPLETION] != completion:
-            raise self._failure(slot)
-        data[:] = self._windows[slot * (DATA_MAX + 1) + size]
+        self._wait_for(sequence)
+        data[:] = self._windows[slot][size]
 
-    def write(
-        self, operation: Operation, address: int, data: bytes | bytearray | memoryview
-    ) -> None:
+    def write(self, operation: int, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, 1 to 32 bytes, to `address`, and wait until it is taken.
 
         Raises:
             AccessFailed, AccessOverdue: as for `read`.
         """
         self.post(operation, address, data)
-        sequence = self._sequence
-        slot = sequence & self._mask
-        entry = slot * _WORDS
-        words = self._words
-        completion = sequence << 1
-        for _ in repeat(None, self._spins):
-            if words[entry + COMPLETION] >= completion:
-                break
-        else:
-            self._sleep_until(sequence)
-        self._completed = sequence
-        if words[entry + COMPLETION] != completion:
-            raise self._failure(slot)
+        self._wait_for(self._sequence)
 
-    def post(
-        self, operation: Operation, address: int, data: bytes | bytearray | memoryview
-    ) -> None:
+    def post(self, operation: int, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, 1 to 32 bytes, to `address`, without waiting.
 
         It only waits where the queue is full. If `operation` says that it is posted, a
@@ -159,20 +133,33 @@ class Producer:
         Raises:
             AccessOverdue: the queue stayed full.
         """
-        sequence = self._sequence + 1
-        if sequence - self._completed > self._count:
+        self._sequence = sequence = self._sequence + 1
+        if sequence > self._room:
             self._make_room()
-        self._sequence = sequence
         slot = sequence & self._mask
         entry = slot * _WORDS
-        size = len(data)
         words = self._words
-        self._windows[slot * (DATA_MAX + 1) + size][:] = data
+        size = len(data)
+        self._windows[slot][size][:] = data
         words[entry + ADDRESS] = address
         words[entry + WHAT] = operation | size << 8
         words[entry] = sequence
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
+
+    def _wait_for(self, sequence: int) -> None:
+        """Wait for a completion, and with it for all before it."""
+        words = self._words
+        place = (sequence & self._mask) * _WORDS + COMPLETION
+        completion = sequence << 1
+        for _ in repeat(None, self._spins):
+            if words[place] >= completion:
+                break
+        else:
+            self._sleep_until(sequence)
+        self._room = sequence + self._count
+        if words[place] != completion:
+            raise self._failure(sequence & self._mask)
 
     def flush(self) -> None:
         """Wait until all posted writes are made.
@@ -180,20 +167,20 @@ class Producer:
         Raises:
             AccessOverdue: that took too long.
         """
-        if self._completed < self._sequence:
+        if self._sequence > self._room - self._count:
             self._sleep_until(self._sequence)
-            self._completed = self._sequence
+            self._room = self._sequence + self._count
 
     def close(self) -> None:
         """Let go of the memory."""
-        views = (*self._windows, self._words, self._halves, self._control, self._server)
-        self._windows.clear()
-        for view in (*views, self._entries):
+        for window in chain.from_iterable(self._windows):
+            window.release()
+        for view in (self._words, self._halves, self._control, self._server, self._entries):
             view.release()
 
     def _make_room(self) -> None:
         """Wait until a good part of a full queue is completed, so that it is rarely full."""
-        target = self._sequence - self._count // 2
+        target = self._sequence - self._count // 2 - 1
         entry = (target & self._mask) * _WORDS
         completion = target << 1
         for _ in repeat(None, self._spins):
@@ -201,7 +188,7 @@ class Producer:
                 break
         else:
             self._sleep_until(target)
-        self._completed = target
+        self._room = target + self._count
 
     def _sleep_until(self, sequence: int) -> None:
         """Sleep until the access with this number is completed."""
@@ -223,7 +210,7 @@ class Producer:
             control[WAITING] = 0
 
     def _failure(self, slot: int) -> AccessFailed:
-        number = self._halves[slot * (ENTRY_SIZE // 4) + _STATUS_WORD]
+        number = self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF]
         try:
             return AccessFailed(AccessStatus(number))
         except ValueError:  # of a newer server

@@ -101,6 +101,8 @@ class FwCfg(Device[Config]):
             if _E820_FILE in self._files:
                 raise _bad(f"{_E820_FILE!r} is already there, made from 'memory'")
             self._files[_E820_FILE] = e820(config.memory)
+        if len(self._files) > _FILES_MAX:
+            raise _bad(f"there are {len(self._files)} files, allowed: at most {_FILES_MAX}")
 
     def get_resource_constraints(self) -> list[ResourceConstraint]:
         """Two ports."""
@@ -216,8 +218,6 @@ def _parse_files(text: str) -> Iterator[tuple[str, bytes | Path]]:
         if name in seen:
             raise _bad(f"name {name!r} is there twice")
         seen.add(name)
-        if len(seen) > _FILES_MAX:
-            raise _bad(f"there are more than {_FILES_MAX} files")
         yield name, _source(spec)
 
 

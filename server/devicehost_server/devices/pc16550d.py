@@ -207,7 +207,7 @@ class Pc16550d:
             half_bits += 2
         if self._lcr & LCR_STOP:
             half_bits += 2 if self._lcr & LCR_WORD_LENGTH else 1
-        return 4 * half_bits * 8 * max(1, self._divisor)  # 16 for a bit; 0 is no divisor, 8.3
+        return 4 * half_bits * 8 * self._divisor  # 16 for a bit: 8.3
 
     def interrupt(self) -> int:
         """Return the pending interrupt of the highest priority, as IIR tells it: table IV."""

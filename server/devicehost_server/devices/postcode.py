@@ -1,12 +1,11 @@
 """The port that firmware reports its progress to: POST codes, on a PC at port 0x80.
 
 A write is a code. A read returns the last one, as a card with two digits would show it.
-The last 64 codes are remembered with the time of each, for people and for tests:
+The last 64 codes and their times are remembered, and part of the saved state, which so
+tells how far a boot got:
 
-    >>> postcode.history[-1]
-    PostCode(code=0x55, wall_ns=1700000000000000000)
-
-They are part of the saved state, which so tells how far a boot got.
+    >>> PostCode(0x0A, 1_700_000_000_000_000_000)
+    PostCode(code=0x0a, wall_ns=1700000000000000000)
 """
 
 from __future__ import annotations

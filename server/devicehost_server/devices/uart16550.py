@@ -86,7 +86,7 @@ class UartCounters:
         sent: handed to the sink of the stream.
         received: come from its source.
         dropped: written by a guest that didn't wait, while the transmitter was full.
-        unheard: sent while nobody was attached, and thrown away.
+        unheard: thrown away, since nobody was attached or the device was closed.
         overruns: received while the receiver was full.
     """
 

@@ -21,6 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from devicehost_server.devices.chardev import BACKLOG_SIZE, Stream, open_stream, parse_spec
+from devicehost_server.devices.chardev.loop import LOOP
 from devicehost_server.devices.chardev.sockets import REFUSAL
 from devicehost_server.devices.chardev.stream import INBOX_SIZE
 from devicehost_server.model.errors import BadConfig
@@ -262,6 +263,8 @@ def test_a_file_that_cannot_grow_loses_nothing_and_says_so_once(
             until(lambda: device.stream.counters().sent == 30_000)
             until(lambda: any(event["event"] == "chardev_sink_failing" for event in events))
             until(lambda: len(device.stream._outbox) == CAPACITY)
+            failures = device.stream._retry_s  # type: ignore[attr-defined] # grows with each
+            until(lambda: device.stream._retry_s > failures)  # type: ignore[attr-defined]
             assert writer.is_alive()  # it waits: memory is bounded
         writer.join(DEADLINE_S)
         device.stream.close()
@@ -271,6 +274,22 @@ def test_a_file_that_cannot_grow_loses_nothing_and_says_so_once(
     failing = next(event for event in events if event["event"] == "chardev_sink_failing")
     assert failing["error"] == os.strerror(errno.EFBIG)
     assert failing["device"] == "dut"
+
+
+def test_close_tries_a_file_that_could_not_grow_once_more(opened: Opener, tmp_path: Path) -> None:
+    with disk_full_at(0):
+        device = opened(f"file:{tmp_path}/log")
+        device.stream.write(b"last words")
+        until(lambda: device.stream._retry_s)  # type: ignore[attr-defined]
+        device.stream._retry_at += 3600  # type: ignore[attr-defined] # it would wait for long
+    device.stream.close()
+    assert (tmp_path / "log").read_bytes() == b"last words"
+
+
+def test_a_file_gets_more_than_one_turns_worth(opened: Opener, tmp_path: Path) -> None:
+    device = opened(f"file:{tmp_path}/log", capacity=8 << 20)
+    assert device.stream.write(bytes(5 << 20)) == 5 << 20
+    until(lambda: device.stream.counters().sent == 5 << 20)
 
 
 def test_close_gives_up_on_a_full_disk_in_bounded_time_and_counts_the_loss(opened: Opener) -> None:
@@ -556,13 +575,16 @@ def test_a_socket_that_a_dead_daemon_left_is_replaced(opened: Opener, tmp_path: 
         until(lambda: device.stream.attached)
 
 
-def test_a_socket_that_somebody_listens_at_is_left_alone(opened: Opener, tmp_path: Path) -> None:
+def test_a_socket_that_somebody_listens_at_is_left_alone_and_nobody_notices(
+    opened: Opener, tmp_path: Path
+) -> None:
     device = opened(f"unix:{tmp_path}/s")
+    device.write_all(b"for the client that comes")
     with pytest.raises(BadConfig, match="Address already in use"):
         open_stream(f"unix:{tmp_path}/s")
     with connect(tmp_path / "s") as client:
-        device.write_all(b"x")
-        assert receive_exactly(client, 1) == b"x"
+        assert receive_exactly(client, 25) == b"for the client that comes"
+        assert device.attached == [True]
 
 
 def test_a_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
@@ -840,6 +862,37 @@ def test_a_listener_that_raises_does_not_stop_its_stream_nor_another(
         assert any(event["event"] == "chardev_listener_failed" for event in events)
     finally:
         stream.close()
+
+
+class Broken:
+    """A member of the loop with a bug."""
+
+    due: float | None = None
+
+    def __init__(self, *, finishes: bool) -> None:
+        self.finishes = finishes
+        self.finished = threading.Event()
+
+    def pump(self) -> None:
+        raise RuntimeError("a bug of the stream")
+
+    def finish(self) -> None:
+        self.finished.set()
+        if not self.finishes:
+            raise RuntimeError("another one")
+        LOOP.remove(self)
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_stream_with_a_bug_is_ended_and_another_goes_on(
+    opened: Opener, tmp_path: Path, *, finishes: bool
+) -> None:
+    device = opened(f"file:{tmp_path}/log")
+    broken = Broken(finishes=finishes)
+    LOOP.add(broken)
+    assert broken.finished.wait(DEADLINE_S)
+    device.write_all(b"and on")
+    until(lambda: (tmp_path / "log").read_bytes() == b"and on")
 
 
 def test_a_write_after_close_is_no_error(opened: Opener, tmp_path: Path) -> None:

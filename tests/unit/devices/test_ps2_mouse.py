@@ -79,6 +79,11 @@ def test_a_resolution_or_a_rate_that_there_is_not_is_refused() -> None:
     assert told(mouse, 0xE9) == [ACK, 0x00, 2, 100]
 
 
+@pytest.mark.parametrize("rate", [10, 20, 40, 60, 80, 100, 200])
+def test_there_are_seven_rates(rate: int) -> None:
+    assert told(Mouse(), 0xF3, rate, 0xE9) == [ACK, ACK, ACK, 0x00, 2, rate]
+
+
 def test_the_status_shows_the_modes_the_resolution_and_the_rate() -> None:
     mouse = enabled_mouse(0xE7, 0xE8, 0, 0xF3, 40, 0xF0)
     assert told(mouse, 0xE9) == [ACK, 0x70, 0, 40]
@@ -143,6 +148,31 @@ def test_movement_that_finds_no_room_adds_up() -> None:
     assert [moved(report)[0] for report in reports] == [1, 1, 1, 1, 1, 15]
 
 
+def test_no_more_than_16_bytes_of_reports_wait() -> None:
+    for commands, size in (((), 15), ((*WHEEL_KNOCK, 0xF2), 16)):
+        mouse = enabled_mouse(*commands)
+        for _ in range(20):
+            mouse.move(1, 0)
+        assert len(bytes.fromhex(mouse.save()["mouse_reports"])) == size
+
+
+def test_room_for_one_report_is_used_at_once() -> None:
+    mouse = enabled_mouse()
+    for _ in range(20):
+        mouse.move(1, 0)
+    assert [mouse.take() for _ in range(3)] == [0x08, 1, 0]
+    mouse.move(0, 1)
+    octets = taken(mouse)
+    assert octets[-6:] == [0x08, 15, 0, 0x08, 0, 1]
+
+
+def test_scaled_movement_also_takes_several_reports() -> None:
+    mouse = enabled_mouse(0xE7)
+    mouse.move(200, -200)
+    octets = taken(mouse)
+    assert [moved(octets[:3]), moved(octets[3:])] == [(254, -254), (146, -146)]
+
+
 def test_scaling_2_to_1_stretches_reports_but_not_those_that_are_read() -> None:
     mouse = enabled_mouse(0xE7)
     for count in (1, 2, 3, 4, 5, 6, -2, -7):
@@ -154,6 +184,13 @@ def test_scaling_2_to_1_stretches_reports_but_not_those_that_are_read() -> None:
     told(mouse, 0xF0)
     mouse.move(6, 0)
     assert told(mouse, 0xEB) == [ACK, 0x08, 6, 0]
+
+
+def test_reading_drops_reports_that_wait() -> None:
+    mouse = enabled_mouse()
+    mouse.move(1, 0)
+    mouse.write(0xEB)
+    assert taken(mouse) == [ACK, 0x08, 0, 0]
 
 
 def test_a_remote_mouse_reports_only_when_it_is_read() -> None:
@@ -188,6 +225,7 @@ def test_a_command_drops_what_was_not_reported() -> None:
 def test_a_command_in_place_of_an_option_is_done_instead() -> None:
     mouse = Mouse()
     assert told(mouse, 0xF3, 0xFF) == [ACK, ACK, 0xAA, 0x00]
+    assert told(mouse, 0xE8, 0xE6) == [ACK, ACK]
 
 
 def test_a_resend_gives_the_last_byte_again() -> None:

@@ -428,6 +428,21 @@ def test_enabling_an_enabled_thre_interrupt_again_does_not_cause_it(uart: Uart16
     assert iir(uart) == IIR_NONE
 
 
+def test_enabling_the_thre_interrupt_while_characters_wait_does_not_cause_it(make: Maker) -> None:
+    uart = make(Lab(), chardev="file:/dev/full", buffer="1")
+    put(uart, THR, 0x41)
+    put(uart, THR, 0x42)
+    put(uart, IER, IER_ETBEI)
+    assert iir(uart) == IIR_NONE
+
+
+def test_clearing_an_empty_transmitter_does_not_interrupt(uart: Uart16550) -> None:
+    prepared(uart, IER_ETBEI)
+    assert iir(uart) == IIR_THRE
+    put(uart, FCR, FCR_ENABLE | FCR_CLEAR_TX)
+    assert iir(uart) == IIR_NONE
+
+
 def test_a_character_written_makes_a_new_edge_of_the_thre_interrupt(
     uart: Uart16550, lab: Lab
 ) -> None:
@@ -577,6 +592,14 @@ def test_a_divisor_of_zero_does_no_harm(waiting: Uart16550, lab: Lab) -> None:
     loop(waiting, 0x43)
     lab.clock.advance(TIMEOUT_NS)
     assert lab.asserted(IRQ)
+
+
+def test_characters_that_are_fetched_in_time_do_not_time_out(waiting: Uart16550, lab: Lab) -> None:
+    get(waiting, RBR)
+    get(waiting, RBR)
+    assert waiting.save()["timeout_in_ns"] == 0
+    lab.clock.advance(2 * TIMEOUT_NS)
+    assert iir(waiting) == IIR_NONE
 
 
 @pytest.mark.parametrize("fcr", [FCR_ENABLE | FCR_CLEAR_RX, 0])
@@ -944,14 +967,34 @@ def test_reset_is_power_on_again(waiting: Uart16550, lab: Lab) -> None:
     assert waiting.save() == fresh
 
 
-def test_close_lets_go_of_the_line_and_no_timer_takes_it_again(
-    waiting: Uart16550, lab: Lab
-) -> None:
+def test_close_lets_go_of_the_line_and_the_timer(waiting: Uart16550, lab: Lab) -> None:
     put(waiting, IER, IER_ETBEI | IER_ERBFI)
     assert lab.asserted(IRQ)
     waiting.close()
     assert not lab.asserted(IRQ)
-    lab.clock.advance(2 * TIMEOUT_NS)
+    assert lab.clock._timers.next_deadline_ns() is None
+
+
+def test_the_last_characters_go_out_at_close_without_an_interrupt(
+    lab: Lab, make: Maker, tmp_path: Path
+) -> None:
+    uart = make(lab, chardev=f"unix:{tmp_path}/s", buffer="4096")
+    with connect(tmp_path / "s") as client:
+        until(lambda: get(uart, MSR) & MSR_DCD)
+        prepared(uart, IER_ETBEI)
+        while get(uart, LSR) & LSR_THRE:
+            put(uart, THR, 0x41)
+        assert not lab.asserted(IRQ)
+
+        def read_to_the_end() -> None:
+            while client.recv(1 << 16):
+                pass
+
+        reader = threading.Thread(target=read_to_the_end)
+        reader.start()
+        uart.close()
+        reader.join(DEADLINE_S)
+    assert get(uart, LSR) & LSR_THRE
     assert not lab.asserted(IRQ)
 
 
@@ -1012,6 +1055,23 @@ def test_a_peer_that_has_left_since_then_is_a_change(make: Maker, tmp_path: Path
     attached, alone = make(Lab()), make(Lab(), chardev=f"unix:{tmp_path}/s")
     alone.restore(attached.save())
     assert get(alone, MSR) == MSR_DCTS | MSR_DDSR | MSR_DDCD
+
+
+def test_an_error_of_the_oldest_character_in_a_state_shows(uart: Uart16550) -> None:
+    put(uart, FCR, FCR_ENABLE)
+    uart.restore({**uart.save(), "rx": "0041", "rx_errors": "1010"})
+    assert get(uart, LSR) & LSR_CHARACTER_ERRORS == LSR_BI
+    assert get(uart, LSR) & LSR_CHARACTER_ERRORS == 0
+    assert get(uart, RBR) == 0
+    assert get(uart, LSR) & LSR_CHARACTER_ERRORS == LSR_BI
+    assert get(uart, RBR) == 0x41
+
+
+def test_counters_outlive_a_restore(uart: Uart16550) -> None:
+    cause_overrun(uart)
+    overruns = uart.counters().overruns
+    uart.restore(uart.save())
+    assert uart.counters().overruns == overruns > 0
 
 
 @pytest.mark.parametrize(

@@ -153,11 +153,19 @@ class Loop:
         return 0.0 if self._kicked else until_due
 
     def _pump(self, member: Member) -> None:
+        """Call `pump`; one member's bug must not stop the others."""
         try:
             member.pump()
-        except Exception:  # noqa: BLE001 # one member's bug must not stop the others
+        except Exception:  # noqa: BLE001 # as said
             _log.exception("chardev_failed")
+            self._expel(member)
+
+    def _expel(self, member: Member) -> None:
+        try:
             member.finish()
+        except Exception:  # noqa: BLE001 # likewise
+            _log.exception("chardev_failed_again")
+            self.remove(member)
 
 
 LOOP = Loop()

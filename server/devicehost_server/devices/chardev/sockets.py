@@ -196,11 +196,14 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether `path` is a socket that nobody listens at."""
+    """Whether `path` is a socket that no process has any more.
+
+    A socket of another type can't connect to one that is in use, and is told so, while
+    nobody notices: a real connection would be that stream's client, and take its backlog.
+    """
     if not stat.S_ISSOCK(path.lstat().st_mode):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)  # its backlog may be full, and then it isn't stale
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(bytes(path)) == errno.ECONNREFUSED
 
 

@@ -273,7 +273,6 @@ class Stream(ABC):
         """Note that a peer came or left, and tell the device at once: it may be brief."""
         with self._lock:
             self._attached = attached
-            self._starved = False
         self._notify()
 
     def _notify(self) -> None:

@@ -36,19 +36,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost_server.devices.cmos import CMOS_SIZE, firmware_bytes
 from devicehost_server.devices.config import option
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.clock import Timer
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
-from devicehost_server.model.errors import BadConfig, BadState
+from devicehost_server.model.errors import BadState
 from devicehost_server.model.interrupts import InterruptLine
 from devicehost_server.model.resources import (
     LegacyIrqConstraint,
     PioAddressConstraint,
     ResourceConstraint,
 )
-
-CMOS_SIZE = 128
 
 # Time, calendar and alarm bytes (data sheet, "Time, calendar, and alarm locations").
 SECONDS = 0x00  # 0 to 59
@@ -127,9 +126,6 @@ _HOUR_CODES = {
 }
 """For each format of register B, the byte that stands for a number, and for an hour."""
 
-_BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
-_BOOT_MAX = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Mc146818Config:
@@ -163,7 +159,17 @@ class Mc146818(Device[Mc146818Config]):
         super().__init__(config)
         # All bytes as they read, but for UIP (register A) and IRQF (register C), which
         # are worked out when they are read.
-        self._cells = _initial_cells(config)
+        self._cells = firmware_bytes(
+            memory=config.memory,
+            memory_below_4g=config.memory_below_4g,
+            cpus=config.cpus,
+            boot=config.boot,
+            floppy_check=config.floppy_check,
+            equipment=config.equipment,
+        )
+        self._cells[REG_A] = A_DIVIDER_32KHZ | 6  # 1024 Hz
+        self._cells[REG_B] = B_24H
+        self._cells[REG_D] = D_VRT
         self._index = 0
         self._phase_ns = 0
         self._seen_ns = 0
@@ -453,45 +459,3 @@ def _end_of_period_ns(time_ns: int, period: int) -> int:
     """Return when the next period after `time_ns` ends."""
     tick = (_periods_until(time_ns, period) + 1) * period - period // 2 - UIP_TICKS
     return -(-tick * SECOND_NS // TICK_HZ)
-
-
-def _initial_cells(config: Mc146818Config) -> bytearray:
-    """Fill the CMOS memory the way a PC's firmware expects to find it.
-
-    Raises:
-        BadConfig: the boot order isn't one.
-    """
-    cells = bytearray(CMOS_SIZE)
-
-    def put(index: int, size: int, number: int) -> None:
-        number = min(max(number, 0), (1 << 8 * size) - 1)
-        cells[index : index + size] = number.to_bytes(size, "little")
-
-    cells[REG_A] = A_DIVIDER_32KHZ | 6  # 1024 Hz
-    cells[REG_B] = B_24H
-    cells[REG_D] = D_VRT
-    low = min(config.memory, config.memory_below_4g)
-    extended_kib = (low - (1 << 20)) >> 10
-    put(0x15, 2, min(low >> 10, 640))  # base memory, in KiB
-    put(0x17, 2, extended_kib)  # memory above 1 MiB, in KiB
-    put(0x30, 2, extended_kib)  # the same
-    put(0x34, 2, (low - (16 << 20)) >> 16)  # memory from 16 MiB to 4 GiB, in 64 KiB
-    put(0x5B, 3, (config.memory - low) >> 16)  # memory above 4 GiB, in 64 KiB
-    put(0x5F, 1, config.cpus - 1)
-    put(0x14, 1, config.equipment)
-    order = _boot_order(config.boot)
-    put(0x3D, 1, order & 0xFF)  # first device in bits 0 to 3, second in 4 to 7
-    put(0x38, 1, order >> 8 << 4 | (not config.floppy_check))  # third in bits 4 to 7
-    cells[0x2E:0x30] = sum(cells[0x10:0x2E]).to_bytes(2, "big")  # the PC AT's checksum
-    return cells
-
-
-def _boot_order(letters: str) -> int:
-    if len(letters) > _BOOT_MAX or not set(letters) <= _BOOT_CODES.keys():
-        allowed = f"up to {_BOOT_MAX} letters of {', '.join(_BOOT_CODES)}"
-        raise BadConfig(
-            f"device type 'mc146818': field 'boot': {letters!r} is not allowed; allowed: {allowed}",
-            field="boot",
-            type="mc146818",
-        )
-    return sum(_BOOT_CODES[letter] << 4 * n for n, letter in enumerate(letters))

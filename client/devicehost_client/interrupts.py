@@ -115,6 +115,8 @@ class Interrupts:
                 with self._delivered:
                     self._generation = -1
                     self._delivered.notify_all()
+            if self._closed.is_set():
+                break
             self._set_levels(())
             self._closed.wait(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)

@@ -196,7 +196,7 @@ class DeviceServer:
             self.interrupts,
             instance_id=instance_id,
             access_timeout_s=self._config.access_timeout_s,
-            draining=lambda: self._gate.draining,
+            gate=self._gate,
         )
         hotplug = HotplugService(self.devices, self._counters, requests, self._feeds)
         interrupts = InterruptService(self.interrupts, self._feeds)

@@ -22,7 +22,13 @@ import grpc
 
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost.v1.io_service_pb2_grpc import IoServiceStub
-from devicehost_client.errors import AccessTimeout, ConnectionLost, from_failure, from_rpc_error
+from devicehost_client.errors import (
+    AccessTimeout,
+    ConnectionLost,
+    RemoteError,
+    from_failure,
+    from_rpc_error,
+)
 from devicehost_client.port import ReadableBuffer, WritableBuffer
 from devicehost_client.transports import Space
 from devicehost_client.transports.watchdog import Watchdog
@@ -30,10 +36,10 @@ from devicehost_client.transports.watchdog import Watchdog
 FENCE_EVERY = 1024
 BATCH_MAX = 512
 """Accesses in one message."""
+BATCH_DATA_MAX = 1 << 20
+"""Bytes of data in one message, but for the last access; gRPC refuses more than 4 MiB."""
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
-
-_DRAIN_TIMEOUT_S = 5.0
 
 
 class GrpcStreamTransport:
@@ -87,15 +93,18 @@ class _Stream:
     def _requests(self) -> Iterator[pb.StreamRequest]:
         """What gRPC sends, on a thread of its own."""
         yield pb.StreamRequest(open=pb.StreamOpen(vcpu=self._vcpu))
-        get, get_nowait = self.outgoing.get, self.outgoing.get_nowait
-        while (access := get()) is not None:
-            batch = [access]
-            try:
-                while len(batch) < BATCH_MAX and (access := get_nowait()) is not None:
-                    batch.append(access)
-            except queue.Empty:
-                pass
-            yield pb.StreamRequest(accesses=batch)
+        outgoing = self.outgoing
+        while (access := outgoing.get()) is not None:
+            request = pb.StreamRequest(accesses=[access])
+            carried = len(access.data)
+            while len(request.accesses) < BATCH_MAX and carried < BATCH_DATA_MAX:
+                if outgoing.empty():
+                    break
+                if (access := outgoing.get()) is None:
+                    break
+                request.accesses.append(access)
+                carried += len(access.data)
+            yield request
             if access is None:
                 return
 
@@ -155,7 +164,10 @@ class GrpcStreamQueue:
         )
         self._posted += 1
         if self._posted >= FENCE_EVERY:
-            self._complete(access)
+            try:
+                self._complete(access)
+            except RemoteError:
+                self.posted_failures += 1  # like any other: whose turn it is, is chance
             return
         access.posted = True
         access.sequence = self._sequence = self._sequence + 1
@@ -166,19 +178,19 @@ class GrpcStreamQueue:
         stream.outgoing.put(access)
 
     def close(self) -> None:
-        """End the stream, once what is queued has been sent."""
+        """End the stream, once what is queued has been made; that may take as long as an access."""
+        if self._stream is not None:
+            self._watchdog.start(self._deadline)
+            self._stream.outgoing.put(None)
+            try:
+                # The server ends the stream when it has made the last access.
+                for response in self._stream.call:
+                    self.posted_failures += len(response.completions)
+            except grpc.RpcError:
+                pass  # it is gone already, or too slow
+            self._deadline.at = None
+            self._lose()
         self._watchdog.forget(self._deadline)
-        stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        stream.outgoing.put(None)
-        try:
-            # The server ends the stream when it has made the last access.
-            for response in stream.call:
-                self.posted_failures += len(response.completions)
-        except grpc.RpcError:
-            pass  # it is gone already
-        stream.call.cancel()
 
     def _complete(self, access: pb.Access) -> pb.Completion:
         """Make an access and wait for its end."""
@@ -202,9 +214,9 @@ class GrpcStreamQueue:
             raise from_rpc_error(error) from error
         finally:
             self._deadline.at = None
+        self._after_access(completion.interrupt_generation)
         if completion.HasField("failure"):
             raise from_failure(completion.failure)
-        self._after_access(completion.interrupt_generation)
         return completion
 
     def _await(self, stream: _Stream) -> pb.Completion:
@@ -214,6 +226,7 @@ class GrpcStreamQueue:
                 if completion.sequence == self._sequence:
                     return completion
                 self.posted_failures += 1
+        self._lose()
         raise ConnectionLost("the server ended the stream")
 
     def _open(self) -> _Stream:
@@ -223,7 +236,7 @@ class GrpcStreamQueue:
         stream = self._stream = _Stream(self._stub, self._vcpu)
         self._watchdog.start(self._deadline)
         try:
-            first = next(stream.call)
+            first = next(stream.call, None)
         except grpc.RpcError as error:
             self._lose()
             self._backoff_s = min(2 * self._backoff_s or BACKOFF_FIRST_S, BACKOFF_MAX_S)
@@ -231,6 +244,9 @@ class GrpcStreamQueue:
             raise from_rpc_error(error) from error
         finally:
             self._deadline.at = None
+        if first is None:
+            self._lose()
+            raise ConnectionLost("the server ended the stream")
         self._backoff_s = 0.0
         self._on_opened(first.opened.instance_id)
         return stream

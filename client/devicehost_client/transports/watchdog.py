@@ -54,9 +54,10 @@ class Watchdog:
         return deadline
 
     def forget(self, deadline: Deadline) -> None:
-        """Stop watching `deadline`."""
+        """Stop watching `deadline`, if it still is watched."""
         with self._lock:
-            self._deadlines.remove(deadline)
+            if deadline in self._deadlines:
+                self._deadlines.remove(deadline)
 
     def start(self, deadline: Deadline) -> None:
         """Start the time of an access; `deadline.at = None` ends it."""

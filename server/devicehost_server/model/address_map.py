@@ -15,12 +15,9 @@ from typing import Any, TypeAlias
 
 from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import DeviceOverlap, NoDevice, hex_range
-from devicehost_server.model.resources import MmioAddressRange, PioAddressRange
 
 Handler: TypeAlias = Callable[[int, int, Any], None]
 """Takes (base, offset, data), as the four access methods of `DeviceIo` do."""
-
-TrapRange: TypeAlias = PioAddressRange | MmioAddressRange
 
 
 class Space(enum.Enum):

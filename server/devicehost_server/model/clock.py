@@ -27,8 +27,8 @@ from typing import TypeAlias
 Callback: TypeAlias = Callable[[], None]
 """Runs on the clock's thread; it must not block for long, and takes its device's lock."""
 
-
 _FIRST_SWEEP = 64
+_LONGEST_WAIT_NS = 3600 * 10**9  # a guest may set an alarm further ahead than Python can wait
 
 
 class Timer:
@@ -143,7 +143,7 @@ class SystemClock(Clock):
         while (callback := self._wait_for_next()) is not None:
             try:
                 callback()
-            except BaseException as error:  # noqa: BLE001 # a device's bug, or its exit, must not stop the clock
+            except BaseException as error:  # noqa: BLE001 # a device can't stop the clock
                 self._on_error(error)
 
     def _wait_for_next(self) -> Callback | None:
@@ -156,7 +156,7 @@ class SystemClock(Clock):
                     continue
                 remaining_ns = deadline_ns - time.monotonic_ns()
                 if remaining_ns > 0:
-                    self._changed.wait(min(remaining_ns / 1e9, threading.TIMEOUT_MAX))
+                    self._changed.wait(min(remaining_ns, _LONGEST_WAIT_NS) / 1e9)
                 elif (callback := self._timers.pop()) is not None:
                     return callback
             return None
@@ -189,7 +189,13 @@ class ManualClock(Clock):
         return timer
 
     def advance(self, duration_ns: int) -> None:
-        """Move on by `duration_ns`, running each timer at the moment that it is due."""
+        """Move on by `duration_ns`, running each timer at the moment that it is due.
+
+        Raises:
+            ValueError: `duration_ns` is negative; the clock stands as it did.
+        """
+        if duration_ns < 0:
+            raise ValueError(f"a clock can't advance by {duration_ns} ns; allowed: 0 and up")
         end_ns = self._now_ns + duration_ns
         while (deadline_ns := self._timers.next_deadline_ns()) is not None:
             if deadline_ns > end_ns:

@@ -13,6 +13,9 @@
     ├── DeviceError                 what a device did, or did not do in time
     │   ├── DeviceFault             DEVICE_FAULT
     │   └── DeviceTimeout           DEVICE_TIMEOUT
+    ├── GuestMemoryError            the guest's memory
+    │   ├── MemoryMapped            MEMORY_MAPPED
+    │   └── MemoryNotMapped         MEMORY_NOT_MAPPED
     ├── AllocationError             resources
     │   ├── BadConstraint           BAD_CONSTRAINT
     │   ├── NothingLeft             (abstract: requested, largest free)
@@ -142,8 +145,12 @@ class DeviceFault(DeviceError):
 
     def __init__(self, device: str, doing: str, error: BaseException, /, **facts: Fact) -> None:
         kind = type(error).__qualname__
+        try:
+            text = str(error)
+        except Exception:  # noqa: BLE001 # a device may raise anything, broken errors included
+            text = "(an error that can't be printed)"
         super().__init__(
-            f"device {device!r} raised {kind} {doing}: {error}",
+            f"device {device!r} raised {kind} {doing}: {text}",
             device=device,
             exception=kind,
             **facts,
@@ -154,6 +161,22 @@ class DeviceTimeout(DeviceError):
     """A device did not answer an access within its deadline."""
 
     reason = "DEVICE_TIMEOUT"
+
+
+class GuestMemoryError(DeviceHostError):
+    """The guest's memory can't be shared, or reached, as asked."""
+
+
+class MemoryMapped(GuestMemoryError):
+    """A block of memory shares a byte with one that is there already."""
+
+    reason = "MEMORY_MAPPED"
+
+
+class MemoryNotMapped(GuestMemoryError):
+    """Guest memory that the VMM hasn't shared, or not for this."""
+
+    reason = "MEMORY_NOT_MAPPED"
 
 
 class AllocationError(DeviceHostError):

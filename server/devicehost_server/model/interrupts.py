@@ -44,7 +44,7 @@ class InterruptEvent:
 
 
 InterruptListener: TypeAlias = Callable[[InterruptEvent], None]
-"""Called under the controller's lock: it must return at once, and not call back."""
+"""Called under the controller's lock: it must return at once, not raise, and not call back."""
 
 
 class InterruptController:

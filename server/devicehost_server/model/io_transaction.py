@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from devicehost_server.model.address_map import AddressMap, Handler, Space, Trap, TrapRange
+from devicehost_server.model.address_map import AddressMap, Handler, Trap
 from devicehost_server.model.device_io import (
     DeviceIo,
     DeviceIoMut,
@@ -62,12 +62,17 @@ class IoManagerContext:
         """
         self._require_open()
         pio, mmio = self.pio, self.mmio
+        # The same for all ranges: a large map that shares them stays in the cache.
+        pio_handlers = self._handlers(device, device.pio_read, device.pio_write)
+        mmio_handlers = self._handlers(device, device.read, device.write)
         for resource in resources:
             match resource:
                 case PioAddressRange():
-                    pio = pio.with_trap(self._trap(device, resource, Space.PIO))
+                    trap = Trap(resource.base, resource.last, device, *pio_handlers)
+                    pio = pio.with_trap(trap)
                 case MmioAddressRange():
-                    mmio = mmio.with_trap(self._trap(device, resource, Space.MMIO))
+                    trap = Trap(resource.base, resource.last, device, *mmio_handlers)
+                    mmio = mmio.with_trap(trap)
         self.pio, self.mmio = pio, mmio
 
     def unregister_device_io(self, resources: Iterable[Resource]) -> None:
@@ -120,15 +125,11 @@ class IoManagerContext:
         if self._state is not TxState.OPEN:
             raise BadTransaction("the transaction has ended: begin another one")
 
-    def _trap(self, device: DeviceIo, held: TrapRange, space: Space) -> Trap:
-        read: Handler = device.read
-        write: Handler = device.write
-        if space is Space.PIO:
-            read, write = device.pio_read, device.pio_write
-        if isinstance(device, DeviceIoMut):
-            read = _exclusive(device, read, self._lock_timeout_s)
-            write = _exclusive(device, write, self._lock_timeout_s)
-        return Trap(held.base, held.last, device, read, write)
+    def _handlers(self, device: DeviceIo, read: Handler, write: Handler) -> tuple[Handler, Handler]:
+        if not isinstance(device, DeviceIoMut):
+            return read, write
+        timeout_s = self._lock_timeout_s
+        return _exclusive(device, read, timeout_s), _exclusive(device, write, timeout_s)
 
 
 def _exclusive(device: DeviceIoMut, call: Handler, timeout_s: float) -> Handler:

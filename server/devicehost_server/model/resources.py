@@ -147,7 +147,8 @@ class AddressConstraint(ResourceConstraint):
 
     Raises:
         BadConstraint: an empty size, an alignment that isn't a power of two, a window
-            upside down, outside the space or smaller than `size`.
+            upside down, outside the space or smaller than `size`, or one in which no
+            aligned range fits.
     """
 
     space_size: ClassVar[int] = MMIO_SPACE_SIZE
@@ -172,8 +173,10 @@ class AddressConstraint(ResourceConstraint):
             raise self._nonsense("max", high, f"{low:#x} (min) to {highest:#x}")
         if self.size > high - low + 1:
             raise self._nonsense("size", self.size, f"at most the window, {high - low + 1:#x}")
-        if self.is_exact and low % self.align:
-            raise self._nonsense("min", low, f"a multiple of align, {self.align:#x}")
+        last_base = high - self.size + 1
+        if last_base // self.align * self.align < low:
+            bases = f"{low:#x} to {last_base:#x}"
+            raise self._nonsense("align", self.align, f"one with a multiple in {bases}")
 
     def _nonsense(self, field: str, value: int, allowed: str) -> BadConstraint:
         return BadConstraint(

@@ -112,7 +112,7 @@ def constraint_from_message(message: resource_pb.ResourceConstraint) -> model.Re
 
 
 def device_to_message(info: DeviceInfo, counters: AccessCounters | None) -> hotplug_pb.Device:
-    """Turn a device into its message, with its counts if there are any."""
+    """Turn a device into its message, with its counts if there are any yet, or still."""
     message = hotplug_pb.Device(
         id=info.id,
         type=info.type,
@@ -121,7 +121,7 @@ def device_to_message(info: DeviceInfo, counters: AccessCounters | None) -> hotp
         resources=resources_to_messages(info.resources),
         generation=info.generation,
     )
-    if counters is not None:
+    if counters is not None and info.state is not DeviceState.UNPLUGGED:
         counts = counters.counts(info.id)
         message.accesses.reads = counts.reads
         message.accesses.writes = counts.writes

@@ -29,8 +29,10 @@ class Feed(Generic[_T]):
         self._error: DeviceHostError | None = None
 
     def push(self, item: _T) -> None:
-        """Add an item; never waits."""
+        """Add an item; never waits. After the feed has failed nothing is added any more."""
         with self._changed:
+            if self._error is not None:
+                return  # an item now would follow the one that was dropped, after a gap
             if len(self._items) >= self._backlog_max:
                 self._fail(
                     WatchTooSlow(

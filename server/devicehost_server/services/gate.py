@@ -38,23 +38,21 @@ class Gate(grpc.ServerInterceptor):
             alternative name) of the peers that may call; None for everybody who gets
             through. Peers without a certificate (a Unix socket's) always may.
         streams_max: how many streams may be open at once. Each holds a worker.
+
+    Attributes:
+        draining: whether it takes no new work.
     """
 
     def __init__(self, allowed_names: frozenset[str] | None, streams_max: int) -> None:
         self._allowed_names = allowed_names
         self._streams_max = streams_max
         self._streams = threading.BoundedSemaphore(streams_max)
-        self._draining = False
+        self.draining = False
         self._gated: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def drain(self) -> None:
         """Take no new work from here on."""
-        self._draining = True
-
-    @property
-    def draining(self) -> bool:
-        """Whether it takes no new work."""
-        return self._draining
+        self.draining = True
 
     def intercept_service(
         self,
@@ -118,7 +116,7 @@ class Gate(grpc.ServerInterceptor):
     def _admit(self, context: grpc.ServicerContext, *, works: bool) -> None:
         if self._allowed_names is not None:
             self._check_peer(context, self._allowed_names)
-        if works and self._draining:
+        if works and self.draining:
             raise Draining("the server is stopping and takes no new work")
 
     def _check_peer(self, context: grpc.ServicerContext, allowed: frozenset[str]) -> None:
@@ -141,7 +139,7 @@ class Gate(grpc.ServerInterceptor):
         if not self._streams.acquire(blocking=False):
             raise TooManyStreams(
                 f"{self._streams_max} streams are open, which is all that this server's"
-                " workers allow; close one, or raise --workers",
+                " workers allow; close one, or raise --streams-max",
                 allowed=self._streams_max,
             )
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -24,12 +26,19 @@ from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager, TrappedRange
 from devicehost_server.model.resources import MMIO_SPACE_SIZE
 from devicehost_server.services.errors import to_failure
+from devicehost_server.services.gate import Gate
 from devicehost_server.services.pages import Key, page
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 _log = structlog.get_logger(__name__)
 
 TRANSFER_MAX = 1 << 20
-"""The most that one access may move, in bytes."""
+"""The most that one access may move, in bytes. Two of them fit into a gRPC message."""
+
+COMPLETIONS_MAX = 512
+"""The most completions in one message; a failure has up to a few kilobytes."""
 
 _SPACES = {Space.PIO: pb.SPACE_PIO, Space.MMIO: pb.SPACE_MMIO}
 
@@ -42,7 +51,7 @@ class IoService(IoServiceServicer):
         interrupts: whose generation goes with each completion.
         instance_id: tells clients which start of the server they talk to.
         access_timeout_s: an access that takes longer fails, once it has ended.
-        draining: whether the server takes no new work.
+        gate: knows whether the server takes no new work.
     """
 
     def __init__(
@@ -52,7 +61,7 @@ class IoService(IoServiceServicer):
         *,
         instance_id: str,
         access_timeout_s: float,
-        draining: Callable[[], bool],
+        gate: Gate,
     ) -> None:
         self._io = io
         self._interrupts = interrupts
@@ -60,7 +69,7 @@ class IoService(IoServiceServicer):
             access_timeout_ms=round(access_timeout_s * 1000), instance_id=instance_id
         )
         self._access_timeout_s = access_timeout_s
-        self._draining = draining
+        self._gate = gate
 
     def Access(self, request: pb.AccessRequest, context: grpc.ServicerContext) -> pb.AccessResponse:
         """Make one access."""
@@ -81,12 +90,20 @@ class IoService(IoServiceServicer):
             raise BadRequest("the first request of a stream must open it", field="open")
         log = _log.bind(vcpu=first.open.vcpu, peer=context.peer())
         log.info("stream_opened")
-        completions = self._complete(first.accesses)
-        yield pb.StreamResponse(opened=self._opened, completions=completions)
         try:
-            for request in requests:
-                if completions := self._complete(request.accesses):
-                    yield pb.StreamResponse(completions=completions)
+            yield pb.StreamResponse(opened=self._opened)
+            for request in chain([first], requests):
+                # Filled in place, and with few calls: this is the path of every access.
+                response = pb.StreamResponse()
+                carried = 0  # bytes read
+                for access in request.accesses:
+                    carried += self._complete(access, response.completions)
+                    if carried >= TRANSFER_MAX or len(response.completions) >= COMPLETIONS_MAX:
+                        yield response
+                        response = pb.StreamResponse()
+                        carried = 0
+                if response.completions:
+                    yield response
         finally:
             log.info("stream_closed")
 
@@ -107,23 +124,28 @@ class IoService(IoServiceServicer):
         )
         return pb.ListRangesResponse(ranges=messages, next_page_token=token)
 
-    def _complete(self, accesses: Iterable[pb.Access]) -> list[pb.Completion]:
-        """Make accesses in order; return the completions of those that are answered."""
-        completions = []
-        for access in accesses:
-            try:
-                if self._draining():
-                    raise Draining("the server is stopping and takes no new accesses")
-                data = self._perform(access)
-            except DeviceHostError as error:
-                completion = pb.Completion(sequence=access.sequence, failure=to_failure(error))
-            else:
-                if access.posted and access.operation == pb.OPERATION_WRITE:
-                    continue
-                completion = pb.Completion(sequence=access.sequence, data=data)
-            completion.interrupt_generation = self._interrupts.generation
-            completions.append(completion)
-        return completions
+    def _complete(
+        self, access: pb.Access, completions: RepeatedCompositeFieldContainer[pb.Completion]
+    ) -> int:
+        """Make an access; add its completion, if it is answered. Return how much was read."""
+        try:
+            if self._gate.draining:
+                raise Draining("the server is stopping and takes no new accesses")
+            data = self._perform(access)
+        except DeviceHostError as error:
+            completions.add(
+                sequence=access.sequence,
+                failure=to_failure(error),
+                interrupt_generation=self._interrupts.generation,
+            )
+            return 0
+        if not access.posted or access.operation == pb.OPERATION_READ:
+            completions.add(
+                sequence=access.sequence,
+                data=data,
+                interrupt_generation=self._interrupts.generation,
+            )
+        return len(data)
 
     def _perform(self, access: pb.Access) -> bytes:
         """Make one access; return what it read, or nothing."""

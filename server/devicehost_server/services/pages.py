@@ -64,7 +64,7 @@ def _encode(list_name: str, key: Key) -> str:
 def _decode(token: str, list_name: str) -> Key:
     try:
         decoded = json.loads(base64.urlsafe_b64decode(token))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise _bad_token(token, list_name) from None
     if not isinstance(decoded, list) or decoded[:1] != [list_name]:
         raise _bad_token(token, list_name)

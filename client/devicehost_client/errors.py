@@ -2,7 +2,7 @@
 
     ClientError
     ├── ConnectionLost     there is no server, or it went away
-    ├── AccessTimeout      the server didn't answer an access within its deadline
+    ├── AccessTimeout      the server didn't answer within the deadline
     └── RemoteError        the server said no: it has a code, a reason and metadata
 
 `RemoteError.reason` is stable and for programs: NO_DEVICE, RANGE_TAKEN, … Each RPC's
@@ -33,7 +33,7 @@ class ConnectionLost(ClientError):
 
 
 class AccessTimeout(ClientError):
-    """The server didn't answer an access within its deadline."""
+    """The server didn't answer an access, or a call, within its deadline."""
 
 
 class RemoteError(ClientError):
@@ -71,6 +71,8 @@ def from_rpc_error(error: grpc.RpcError) -> ClientError:
     info = _error_info(error)
     if info is not None:
         return RemoteError(message, code, info.reason, info.metadata)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # ours: the server's has a reason
+        return AccessTimeout(message)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ConnectionLost(message)
     return RemoteError(message, code)

@@ -27,6 +27,8 @@ BACKOFF_MAX_S = 2.0
 DELIVERY_TIMEOUT_S = 0.5
 """How long an access waits for the interrupts before it; a watch that is lost is no excuse."""
 
+_END_TIMEOUT_S = 2.0
+
 
 class LevelCallback(Protocol):
     """Is told the level of a GSI."""
@@ -94,7 +96,9 @@ class Interrupts:
         if self._watching is not None:
             self._watching.cancel()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            # A Ctrl-C inside of a gRPC call can leave a lock of gRPC's held for good, and
+            # this thread waiting for it. It is a daemon; the program must be able to end.
+            self._thread.join(_END_TIMEOUT_S)
 
     def _run(self) -> None:
         backoff_s = BACKOFF_FIRST_S

@@ -18,7 +18,8 @@ def call(method: Any, request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
 
     Raises:
         ConnectionLost: there is no server.
-        RemoteError: it refused, or took longer than `timeout_s` (DEADLINE_EXCEEDED).
+        AccessTimeout: it took longer than `timeout_s`.
+        RemoteError: it refused.
     """
     try:
         return method(request, timeout=timeout_s)

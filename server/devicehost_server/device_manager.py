@@ -370,6 +370,7 @@ class DeviceManager:
             hosted.close()
         except Exception as error:  # noqa: BLE001 # reported; unplugging must go on
             self._on_fault(device_id, error)
+        self._interrupts.lower_all(device_id)
 
     # Under the lock.
 

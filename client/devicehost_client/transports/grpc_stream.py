@@ -96,17 +96,16 @@ class _Stream:
         outgoing = self.outgoing
         while (access := outgoing.get()) is not None:
             request = pb.StreamRequest(accesses=[access])
-            carried = len(access.data)
-            while len(request.accesses) < BATCH_MAX and carried < BATCH_DATA_MAX:
-                if outgoing.empty():
+            count, carried = 1, len(access.data)
+            while count < BATCH_MAX and carried < BATCH_DATA_MAX and not outgoing.empty():
+                following = outgoing.get()
+                if following is None:
+                    outgoing.put(None)  # it ends the stream, after this request
                     break
-                if (access := outgoing.get()) is None:
-                    break
-                request.accesses.append(access)
-                carried += len(access.data)
+                request.accesses.append(following)
+                count += 1
+                carried += len(following.data)
             yield request
-            if access is None:
-                return
 
 
 class GrpcStreamQueue:
@@ -171,11 +170,7 @@ class GrpcStreamQueue:
             return
         access.posted = True
         access.sequence = self._sequence = self._sequence + 1
-        stream = self._stream or self._open()
-        if not stream.call.is_active():
-            self._lose()
-            stream = self._open()
-        stream.outgoing.put(access)
+        self._live_stream().outgoing.put(access)
 
     def close(self) -> None:
         """End the stream, once what is queued has been made; that may take as long as an access."""
@@ -194,9 +189,7 @@ class GrpcStreamQueue:
 
     def _complete(self, access: pb.Access) -> pb.Completion:
         """Make an access and wait for its end."""
-        if self._deadline.expired:
-            self._lose()  # the watchdog cancelled the stream just after its last access
-        stream = self._stream or self._open()
+        stream = self._live_stream()
         access.sequence = self._sequence = self._sequence + 1
         self._posted = 0
         self._watchdog.start(self._deadline)
@@ -228,6 +221,16 @@ class GrpcStreamQueue:
                 self.posted_failures += 1
         self._lose()
         raise ConnectionLost("the server ended the stream")
+
+    def _live_stream(self) -> _Stream:
+        """Return the stream, or a new one if it broke since the last access."""
+        stream = self._stream
+        if stream is not None:
+            # The watchdog may have cancelled it just after the last access had ended.
+            if stream.call.is_active() and not self._deadline.expired:
+                return stream
+            self._lose()
+        return self._open()
 
     def _open(self) -> _Stream:
         """Open the stream, unless that failed a moment ago."""

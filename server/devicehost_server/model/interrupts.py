@@ -53,7 +53,7 @@ class InterruptController:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        self._asserting: dict[int, int] = {}  # GSI -> number of lines that assert it
+        self._asserting: dict[int, set[InterruptLine]] = {}  # the lines, by GSI
         self._listeners: list[InterruptListener] = []
 
     @property
@@ -91,16 +91,27 @@ class InterruptController:
         with self._lock:
             self._announce(gsi, InterruptKind.PULSED)
 
-    def _line_changed(self, gsi: int, *, asserted: bool) -> None:
-        """A line to `gsi` changed its level. The caller holds `_lock`."""
-        before = self._asserting.get(gsi, 0)
-        after = before + (1 if asserted else -1)
-        if after:
-            self._asserting[gsi] = after
+    def lower_all(self, device: str) -> None:
+        """Deassert all lines of a device that is gone, whatever it left them at."""
+        with self._lock:
+            lines = {line for lines in self._asserting.values() for line in lines}
+        for line in lines:
+            if line.device == device:
+                line.set_level(asserted=False)
+
+    def _line_changed(self, line: InterruptLine, *, asserted: bool) -> None:
+        """A line changed its level. The caller holds `_lock`."""
+        gsi = line.gsi
+        lines = self._asserting.setdefault(gsi, set())
+        was_asserted = bool(lines)
+        if asserted:
+            lines.add(line)
         else:
+            lines.discard(line)
+        if not lines:
             del self._asserting[gsi]
-        if bool(before) != bool(after):
-            kind = InterruptKind.ASSERTED if after else InterruptKind.DEASSERTED
+        if was_asserted != bool(lines):
+            kind = InterruptKind.ASSERTED if lines else InterruptKind.DEASSERTED
             self._announce(gsi, kind)
 
     def _announce(self, gsi: int, kind: InterruptKind) -> None:
@@ -134,7 +145,7 @@ class InterruptLine:
         with controller._lock:  # noqa: SLF001 # the two classes are one state
             if asserted != self._asserted:
                 self._asserted = asserted
-                controller._line_changed(self.gsi, asserted=asserted)  # noqa: SLF001 # likewise
+                controller._line_changed(self, asserted=asserted)  # noqa: SLF001 # likewise
 
     def pulse(self) -> None:
         """Fire once, as an edge: for message-signalled interrupts."""

@@ -263,8 +263,8 @@ def test_a_file_that_cannot_grow_loses_nothing_and_says_so_once(
             until(lambda: device.stream.counters().sent == 30_000)
             until(lambda: any(event["event"] == "chardev_sink_failing" for event in events))
             until(lambda: len(device.stream._outbox) == CAPACITY)
-            failures = device.stream._retry_s  # type: ignore[attr-defined] # grows with each
-            until(lambda: device.stream._retry_s > failures)  # type: ignore[attr-defined]
+            failures = device.stream._retry_s  # grows with each
+            until(lambda: device.stream._retry_s > failures)
             assert writer.is_alive()  # it waits: memory is bounded
         writer.join(DEADLINE_S)
         device.stream.close()
@@ -280,8 +280,8 @@ def test_close_tries_a_file_that_could_not_grow_once_more(opened: Opener, tmp_pa
     with disk_full_at(0):
         device = opened(f"file:{tmp_path}/log")
         device.stream.write(b"last words")
-        until(lambda: device.stream._retry_s)  # type: ignore[attr-defined]
-        device.stream._retry_at += 3600  # type: ignore[attr-defined] # it would wait for long
+        until(lambda: device.stream._retry_s)
+        device.stream._retry_at += 3600  # it would wait for long
     device.stream.close()
     assert (tmp_path / "log").read_bytes() == b"last words"
 
@@ -490,6 +490,24 @@ def test_the_newest_64_kib_wait_for_the_next_client_and_the_rest_is_counted(
     assert device.stream.counters().dropped == len(data) - BACKLOG_SIZE
     with connect(tmp_path / "s") as client:
         assert receive_exactly(client, BACKLOG_SIZE) == data[-BACKLOG_SIZE:]
+
+
+def test_a_backlog_larger_than_the_buffer_goes_out_before_what_follows(
+    opened: Opener, tmp_path: Path
+) -> None:
+    device = opened(f"unix:{tmp_path}/s", capacity=100)
+    data = pattern(2 * BACKLOG_SIZE)
+    device.write_all(data[:BACKLOG_SIZE])
+    loop_is_busy = threading.Event()
+    device.stream._on_news = loop_is_busy.wait  # type: ignore[assignment] # at the attachment
+    with connect(tmp_path / "s") as client:
+        until(lambda: device.stream.attached)
+        assert device.stream.write(data[BACKLOG_SIZE:]) == 0
+        device.stream._on_news = device._listen
+        loop_is_busy.set()
+        writer = device.in_background(data[BACKLOG_SIZE:])
+        assert receive_exactly(client, len(data)) == data
+        writer.join(DEADLINE_S)
 
 
 def test_a_client_that_leaves_frees_a_device_that_waits_for_it(
@@ -724,6 +742,58 @@ def test_stdio_on_files_carries_everything(stdio_program: list[str], tmp_path: P
             check=True,
         )
     assert (tmp_path / "out").read_bytes() == pattern(100_000)
+
+
+def test_the_input_is_free_again_when_its_stream_is_closed(
+    stdio_program: list[str], tmp_path: Path
+) -> None:
+    code = """
+from devicehost_server.devices.chardev import open_stream
+first, second = open_stream("stdio"), open_stream("stdio")
+first.close()
+third = open_stream("stdio")
+print(first.address, second.address, third.address)
+"""
+    (tmp_path / "reopen.py").write_text(code)
+    program = subprocess.run(
+        [stdio_program[0], str(tmp_path / "reopen.py")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert program.stdout == b"stdout stdout stdio\n"
+
+
+def test_standard_output_to_a_full_disk_loses_nothing(
+    stdio_program: list[str], tmp_path: Path
+) -> None:
+    code = """
+import resource, time
+from devicehost_server.devices.chardev import open_stream
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+stream = open_stream("stdio")
+stream.start(lambda: None)
+stream.write(b"nothing is lost")
+while not stream._failing:
+    time.sleep(0.001)
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+stream.close()
+"""
+    (tmp_path / "full.py").write_text(
+        "import structlog\nstructlog.configure(logger_factory=structlog.ReturnLoggerFactory())\n"
+        + code
+    )
+    with (tmp_path / "out").open("w") as sink:
+        subprocess.run(
+            [stdio_program[0], str(tmp_path / "full.py")],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            timeout=DEADLINE_S,
+            check=True,
+        )
+    assert (tmp_path / "out").read_bytes() == b"nothing is lost"
 
 
 def test_streams_share_standard_output_and_the_first_has_the_input(

@@ -1,7 +1,5 @@
 """Devices that misbehave: each fails the access it is in, and no other."""
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a device does by default, and who is let into it at the same time."""
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 import threading

@@ -4,8 +4,6 @@ Each is a defect that was seen when the original was run. The differences of the
 manager are tested with it.
 """
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 from collections.abc import Iterable

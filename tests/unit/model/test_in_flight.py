@@ -3,8 +3,6 @@
 Threads are blocked in devices with real events; a `Gate` lets them in, and out when told.
 """
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 import gc

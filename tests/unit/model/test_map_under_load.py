@@ -5,8 +5,6 @@ same bytes. Whoever read generation n at one address can't read an older one at 
 when the commit has returned, no access is in the devices of before.
 """
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 import sys

@@ -1,7 +1,5 @@
 """Unregistering from inside an access: it can't wait for itself, and must not deadlock."""
 
-# ruff: noqa: ARG002 # the devices here need not look at what an access is
-
 from __future__ import annotations
 
 import sys

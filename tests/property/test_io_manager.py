@@ -345,3 +345,32 @@ def test_an_address_map_without_a_trap_is_the_others_and_the_map_before_is_uncha
     assert list(smaller.with_trap(gone)) == before
     with pytest.raises(NoDevice):
         smaller.without(gone.base, gone.size)
+
+
+@st.composite
+def page_ranges(draw: st.DrawFn) -> MmioAddressRange:
+    """A range that fills pages, shares one, or is too long for the page table."""
+    base = draw(st.integers(0, 40)) * 0x1000 + draw(st.sampled_from([0, 0, 0x10, 0xFF0]))
+    return MmioAddressRange(base, draw(st.sampled_from([1, 0x10, 0xFF0, 0x1000, 0x4000, 0x18000])))
+
+
+@given(wanted=st.lists(page_ranges(), max_size=12))
+def test_an_access_finds_its_device_whatever_pages_the_ranges_fill_or_share(
+    wanted: list[MmioAddressRange],
+) -> None:
+    manager, registered = IoManager(), list[tuple[MmioAddressRange, Answering]]()
+    for held in wanted:
+        with contextlib.suppress(DeviceOverlap):
+            device = Answering(len(registered))
+            manager.register_device_io(device, [held])
+            registered.append((held, device))
+    ends = {at for held, _ in registered for at in (held.base, held.last)}
+    for address in {*ends, *(at - 1 for at in ends if at), *(at + 1 for at in ends)}:
+        owner = [each for each in registered if each[0].base <= address <= each[0].last]
+        if owner:
+            [(held, device)] = owner
+            manager.mmio_read(address, bytearray(1))
+            assert device.seen[-1][:2] == (held.base, address - held.base)
+        else:
+            with pytest.raises(NoDevice):
+                manager.mmio_read(address, bytearray(1))

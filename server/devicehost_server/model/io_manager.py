@@ -25,10 +25,8 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 from devicehost_server.model.access_errors import (
     bad_extent,
@@ -47,6 +45,7 @@ from devicehost_server.model.errors import (
 )
 from devicehost_server.model.in_flight import LOOKING_UP, Cells, InFlight, Nested
 from devicehost_server.model.io_transaction import IoManagerContext
+from devicehost_server.model.live_map import PAGE_SHIFTS, Live, Maps, Observer, observed
 from devicehost_server.model.resources import Resource
 
 PIO_OPERAND_SIZES = (1, 2, 4)
@@ -58,6 +57,8 @@ DRAIN_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_S = 5.0
 """How long an access waits for a `DeviceIoMut` that another thread is in."""
 
+_PIO_SHIFT = PAGE_SHIFTS[Space.PIO]
+_MMIO_SHIFT = PAGE_SHIFTS[Space.MMIO]
 _ZEROS_MAX = 64
 _ZEROS = tuple(bytes(size) for size in range(_ZEROS_MAX + 1))
 # What a device may leave in the air. KeyboardInterrupt is not for it to catch.
@@ -72,20 +73,6 @@ class TrappedRange:
     base: int
     size: int
     device: str
-
-
-class Observer(Protocol):
-    """Sees accesses pass: it wraps what a trap calls, so that it costs nothing unless armed."""
-
-    def wrap(self, trap: Trap, space: Space) -> Trap:
-        """Return `trap` with other handlers, which call its own."""
-
-
-class Maps(NamedTuple):
-    """Both address spaces at one moment."""
-
-    pio: AddressMap
-    mmio: AddressMap
 
 
 class IoManager:
@@ -107,7 +94,7 @@ class IoManager:
         self._drain_timeout_s = drain_timeout_s
         self._lock_timeout_s = lock_timeout_s
         self._registered = Maps(AddressMap(Space.PIO), AddressMap(Space.MMIO))
-        self._live = self._registered  # the same traps, as the observer wraps them
+        self._live = Live.of(self._registered)  # the same traps, as the observer wraps them
         self._observer: Observer | None = None
         self._writer = threading.Lock()
         self._writing_thread: int | None = None
@@ -131,9 +118,9 @@ class IoManager:
         cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.mmio
-            index = bisect_right(bus.bases, address) - 1
+            trap = bus.pages.get(address >> _MMIO_SHIFT) or bus.find(address)
             size = len(data)
-            if index < 0 or address > (trap := bus.traps[index]).last:
+            if trap is None or not trap.base <= address <= trap.last:
                 raise no_device("mmio", address, size)
             cell.now = trap if outer is None else Nested(trap, outer)
             if not 0 < size <= trap.last - address + 1:
@@ -162,9 +149,9 @@ class IoManager:
         cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.mmio
-            index = bisect_right(bus.bases, address) - 1
+            trap = bus.pages.get(address >> _MMIO_SHIFT) or bus.find(address)
             size = len(data)
-            if index < 0 or address > (trap := bus.traps[index]).last:
+            if trap is None or not trap.base <= address <= trap.last:
                 raise no_device("mmio", address, size)
             cell.now = trap if outer is None else Nested(trap, outer)
             if not 0 < size <= trap.last - address + 1:
@@ -196,12 +183,12 @@ class IoManager:
         cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.pio
-            index = bisect_right(bus.bases, port) - 1
+            trap = bus.pages.get(port >> _PIO_SHIFT) or bus.find(port)
             length = len(data)
             size = size or length
             if size not in PIO_OPERAND_SIZES or not length or length % size:
                 raise bad_operand(port, length, size)
-            if index < 0 or port > (trap := bus.traps[index]).last:
+            if trap is None or not trap.base <= port <= trap.last:
                 raise no_device("pio", port, size)
             cell.now = trap if outer is None else Nested(trap, outer)
             if size > trap.last - port + 1:
@@ -239,12 +226,12 @@ class IoManager:
         cell.now = LOOKING_UP if outer is None else Nested(LOOKING_UP, outer)
         try:
             bus = self._live.pio
-            index = bisect_right(bus.bases, port) - 1
+            trap = bus.pages.get(port >> _PIO_SHIFT) or bus.find(port)
             length = len(data)
             size = size or length
             if size not in PIO_OPERAND_SIZES or not length or length % size:
                 raise bad_operand(port, length, size)
-            if index < 0 or port > (trap := bus.traps[index]).last:
+            if trap is None or not trap.base <= port <= trap.last:
                 raise no_device("pio", port, size)
             cell.now = trap if outer is None else Nested(trap, outer)
             if size > trap.last - port + 1:
@@ -377,7 +364,8 @@ class IoManager:
         other = IoManager(
             drain_timeout_s=self._drain_timeout_s, lock_timeout_s=self._lock_timeout_s
         )
-        other._registered = other._live = self._registered
+        other._registered = self._registered
+        other._live = Live.of(self._registered)
         return other
 
     def __eq__(self, other: object) -> bool:
@@ -394,7 +382,7 @@ class IoManager:
     def _publish(self, maps: Maps, observer: Observer | None) -> None:
         """Replace the map that accesses see, and let the next transaction begin."""
         try:
-            live = maps if observer is None else _observed(maps, observer)
+            live = Live.of(maps if observer is None else observed(maps, observer))
             self._registered, self._live, self._observer = maps, live, observer
         finally:
             self._release_writer()
@@ -407,14 +395,6 @@ class IoManager:
     def _release_writer(self) -> None:
         self._writing_thread = None
         self._writer.release()
-
-
-def _observed(maps: Maps, observer: Observer) -> Maps:
-    """Return `maps` with the handlers that `observer` puts around them."""
-    pio, mmio = (
-        AddressMap(bus.space, tuple(observer.wrap(trap, bus.space) for trap in bus)) for bus in maps
-    )
-    return Maps(pio, mmio)
 
 
 def _each_operand(

@@ -1,0 +1,247 @@
+"""The bus as a vfio-user device: what one client of it asks, and gets.
+
+`devicehost.bus_regions` says what its regions and interrupts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL, ENOENT
+from typing import Any
+
+from devicehost.access_status import AccessStatus
+from devicehost.bus_regions import (
+    DOORBELL_OFFSET,
+    GSI_COUNT,
+    IRQ_COUNT,
+    IRQ_GSI,
+    LIMITS,
+    MMIO_SIZE,
+    OPEN_QUEUE,
+    PIO_SIZE,
+    REGION_COUNT,
+    REGION_MMIO,
+    REGION_PIO,
+    REGION_RING,
+    REGION_STATUS,
+    RING_QUEUES,
+    STATUS_SIZE,
+    wake_up_offset,
+)
+from devicehost.ring.membarrier import is_offered
+from devicehost.vfio_user import (
+    DeviceFlags,
+    DeviceInfo,
+    DeviceReset,
+    DmaMap,
+    DmaUnmap,
+    DmaUnmapped,
+    Done,
+    GetDeviceInfo,
+    GetIrqInfo,
+    GetRegionInfo,
+    GetRegionIoFds,
+    IoEventFd,
+    IrqFlags,
+    IrqInfo,
+    RegionData,
+    RegionFlags,
+    RegionInfo,
+    RegionIoFds,
+    RegionRead,
+    RegionWrite,
+    RegionWriteMulti,
+    RegionWritesDone,
+    RegionWritten,
+    ReplyPayload,
+    RequestPayload,
+    SetIrqs,
+)
+from devicehost_server.endpoints.dma import SharedMemory
+from devicehost_server.endpoints.irqfds import IrqFds
+from devicehost_server.endpoints.refused import Refused
+from devicehost_server.endpoints.ring import Ring
+from devicehost_server.model.guest_memory import GuestMemory
+from devicehost_server.model.interrupts import InterruptController
+from devicehost_server.model.io_manager import IoManager
+
+_READ_WRITE = RegionFlags.READ | RegionFlags.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes of a request.
+
+    Attributes:
+        payload: the reply.
+        fds: file descriptors to go with it; they stay ours.
+        kept: whether those that came with the request are ours now.
+    """
+
+    payload: ReplyPayload[Any]
+    fds: tuple[int, ...] = ()
+    kept: bool = False
+
+
+class BusDevice:
+    """The bus, for one client.
+
+    Args:
+        io: makes its accesses.
+        interrupts: what its eventfds signal.
+        memory: where devices find the memory that it shares.
+        dma_read: asks the client for bytes of its memory.
+        dma_write: gives it some.
+
+    Attributes:
+        posted_failures: how many of its posted writes failed.
+        posted_failure: the status of the last of them.
+    """
+
+    def __init__(
+        self,
+        io: IoManager,
+        interrupts: InterruptController,
+        memory: GuestMemory,
+        dma_read: Callable[[int, int], bytes],
+        dma_write: Callable[[int, bytes], None],
+    ) -> None:
+        self._io = io
+        self._irqs = IrqFds(interrupts)
+        self._memory = SharedMemory(memory, dma_read, dma_write, LIMITS.max_dma_maps)
+        self._ring: Ring | None = None
+        self.posted_failures = 0
+        self.posted_failure = AccessStatus.OK
+
+    def close(self) -> None:
+        """Give back all that the client had: its memory, its eventfds and its ring."""
+        if self._ring is not None:
+            self._ring.close()
+        self._memory.close()
+        self._irqs.close()
+
+    def count_posted_failure(self, status: AccessStatus) -> None:
+        """Keep account of a posted write that failed."""
+        self.posted_failures += 1
+        self.posted_failure = status
+
+    def read(self, region: int, offset: int, data: memoryview) -> None:
+        """Fill `data` from a region.
+
+        Raises:
+            Refused: there is nothing to be read there.
+            DeviceHostError: the access failed.
+        """
+        if region == REGION_MMIO:
+            self._io.mmio_read(offset, data)
+        elif region == REGION_PIO:
+            self._io.pio_read(offset, data)
+        elif region == REGION_STATUS:
+            self._read_status(offset, data)
+        else:
+            raise Refused(EINVAL, f"region {region} can't be read")
+
+    def write(self, region: int, offset: int, data: bytes | memoryview) -> None:
+        """Write `data` to a region. Raises as `read` does."""
+        if region == REGION_MMIO:
+            self._io.mmio_write(offset, data)
+        elif region == REGION_PIO:
+            self._io.pio_write(offset, data)
+        elif region == REGION_STATUS:
+            self._write_status(offset, data)
+        else:
+            raise Refused(EINVAL, f"region {region} can't be written")
+
+    def serve(self, request: RequestPayload, fds: tuple[int, ...]) -> Answer:
+        """Do what the client asks.
+
+        Args:
+            request: what it asks.
+            fds: the file descriptors that came with it.
+
+        Raises:
+            Refused: it can't be done.
+            DeviceHostError: it failed.
+        """
+        match request:
+            case RegionRead(region, offset, count):
+                data = bytearray(count)
+                self.read(region, offset, memoryview(data))
+                return Answer(RegionData(bytes(data)))
+            case RegionWrite(region, offset, data):
+                self.write(region, offset, data)
+                return Answer(RegionWritten(len(data)))
+            case RegionWriteMulti(writes):
+                for write in writes:
+                    self.write(write.region, write.offset, write.data)
+                return Answer(RegionWritesDone(len(writes)))
+            case SetIrqs():
+                kept = self._irqs.apply(request, fds)
+                return Answer(Done(), kept=kept)
+            case DmaMap():
+                self._memory.map(request, fds)
+                return Answer(Done())
+            case DmaUnmap():
+                self._memory.unmap(request)
+                return Answer(DmaUnmapped())
+            case DeviceReset():
+                return Answer(Done())  # each device has a reset of its own; the bus keeps nothing
+        return self._describe(request)
+
+    def _describe(self, request: RequestPayload) -> Answer:
+        """Say what the bus is."""
+        match request:
+            case GetDeviceInfo():
+                flags = DeviceFlags.PLATFORM | DeviceFlags.RESET
+                return Answer(DeviceInfo(flags, REGION_COUNT, IRQ_COUNT))
+            case GetRegionInfo(index):
+                return self._region_info(index)
+            case GetRegionIoFds():
+                return self._region_io_fds(request)
+            case GetIrqInfo(index) if index == IRQ_GSI:
+                return Answer(IrqInfo(IrqFlags.EVENTFD, GSI_COUNT))
+        raise Refused(EINVAL, f"{request!r} is for another device")
+
+    def _region_info(self, index: int) -> Answer:
+        sizes = {REGION_PIO: PIO_SIZE, REGION_MMIO: MMIO_SIZE, REGION_STATUS: STATUS_SIZE}
+        if index in sizes:
+            return Answer(RegionInfo(sizes[index], _READ_WRITE))
+        if index != REGION_RING:
+            raise Refused(EINVAL, f"there is no region {index}")
+        if not is_offered():
+            return Answer(RegionInfo(0, RegionFlags(0)))
+        ring = self._open_ring()
+        return Answer(RegionInfo(ring.size, _READ_WRITE | RegionFlags.MMAP), (ring.fd,))
+
+    def _region_io_fds(self, request: GetRegionIoFds) -> Answer:
+        if request.index != REGION_RING or not is_offered():
+            return Answer(RegionIoFds())
+        ring = self._open_ring()
+        fds = (ring.doorbell, *ring.wake_ups)
+        offsets = (DOORBELL_OFFSET, *map(wake_up_offset, range(RING_QUEUES)))
+        found = RegionIoFds(tuple(IoEventFd(at, 8, n) for n, at in enumerate(offsets)))
+        fits = len(found.encode(request)) > len(RegionIoFds().encode(request))
+        return Answer(found, fds if fits else ())
+
+    def _open_ring(self) -> Ring:
+        if self._ring is None:
+            self._ring = Ring(self._io)
+        return self._ring
+
+    def _read_status(self, offset: int, data: memoryview) -> None:
+        registers = self.posted_failures.to_bytes(8, "little") + self.posted_failure.to_bytes(
+            8, "little"
+        )
+        found = registers[offset : offset + len(data)]
+        if len(found) != len(data):
+            raise Refused(EINVAL, f"no status register is at {offset:#x}")
+        data[:] = found
+
+    def _write_status(self, offset: int, data: bytes | memoryview) -> None:
+        if offset != OPEN_QUEUE or len(data) != 8:  # noqa: PLR2004 # a register's size
+            raise Refused(EINVAL, f"no status register at {offset:#x} takes {len(data)} bytes")
+        queue = int.from_bytes(data, "little")
+        if self._ring is None or queue >= RING_QUEUES:
+            raise Refused(ENOENT, f"there is no queue {queue}")
+        self._ring.open_queue(queue)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import select
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -36,6 +40,17 @@ def until(condition: Callable[[], object], what: str = "the condition") -> None:
     while not condition():
         assert time.monotonic() < give_up_at, f"{what} did not come to hold"
         time.sleep(0.002)
+
+
+def until_still(value: Callable[[], object]) -> None:
+    """Wait until `value` hasn't changed for 100 looks, a fifth of a second and more."""
+    seen: list[object] = []
+
+    def is_still() -> bool:
+        seen.append(value())
+        return len(seen) > 100 and all(before == seen[-1] for before in seen[-100:])
+
+    until(is_still, "stillness")
 
 
 def pattern(size: int) -> bytes:
@@ -370,7 +385,8 @@ def test_a_slow_reader_of_a_terminal_gets_everything_in_order(
     try:
         until(lambda: device.stream.attached)
         writer = device.in_background(pattern(300_000))
-        until(lambda: len(device.stream._outbox) == CAPACITY)
+        until_still(device.stream.counters)
+        assert len(device.stream._outbox) == CAPACITY  # memory is bounded
         assert read_exactly(terminal, 300_000) == pattern(300_000)
         writer.join(DEADLINE_S)
     finally:
@@ -472,8 +488,9 @@ def test_a_slow_client_gets_everything_in_order(opened: Opener, tmp_path: Path) 
     with connect(tmp_path / "s") as client:
         until(lambda: device.stream.attached)
         writer = device.in_background(pattern(1 << 20))
-        until(lambda: len(device.stream._outbox) == CAPACITY)
-        assert writer.is_alive()  # it waits for room, and memory is bounded
+        until_still(device.stream.counters)
+        assert len(device.stream._outbox) == CAPACITY  # memory is bounded
+        assert writer.is_alive()  # it waits for room
         assert receive_exactly(client, 1 << 20) == pattern(1 << 20)
         writer.join(DEADLINE_S)
     assert device.stream.counters().dropped == 0
@@ -517,7 +534,8 @@ def test_a_client_that_leaves_frees_a_device_that_waits_for_it(
     client = connect(tmp_path / "s")
     until(lambda: device.stream.attached)
     writer = device.in_background(bytes(1 << 20))
-    until(lambda: len(device.stream._outbox) == CAPACITY)
+    until_still(device.stream.counters)
+    assert writer.is_alive()
     client.close()
     writer.join(DEADLINE_S)
     assert not writer.is_alive()
@@ -744,56 +762,128 @@ def test_stdio_on_files_carries_everything(stdio_program: list[str], tmp_path: P
     assert (tmp_path / "out").read_bytes() == pattern(100_000)
 
 
-def test_the_input_is_free_again_when_its_stream_is_closed(
-    stdio_program: list[str], tmp_path: Path
-) -> None:
-    code = """
-from devicehost_server.devices.chardev import open_stream
-first, second = open_stream("stdio"), open_stream("stdio")
-first.close()
-third = open_stream("stdio")
-print(first.address, second.address, third.address)
-"""
-    (tmp_path / "reopen.py").write_text(code)
-    program = subprocess.run(
-        [stdio_program[0], str(tmp_path / "reopen.py")],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=True,
+def run_program(directory: Path, code: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run `code`, which finds a stream on stdio with a buffer of 4 KiB opened and started."""
+    program = directory / "program.py"
+    program.write_text(
+        "import resource, sys, threading, time, structlog\n"
+        "structlog.configure(logger_factory=structlog.ReturnLoggerFactory())\n"
+        "from devicehost_server.devices.chardev import open_stream\n"
+        "stream = open_stream('stdio', capacity=4096)\n"
+        "news = threading.Event()\n"
+        "stream.start(news.set)\n" + textwrap.dedent(code)
     )
-    assert program.stdout == b"stdout stdout stdio\n"
+    streams = {"stdin": subprocess.DEVNULL, **streams}
+    return subprocess.run([sys.executable, str(program)], **streams, timeout=DEADLINE_S, check=True)
 
 
-def test_standard_output_to_a_full_disk_loses_nothing(
-    stdio_program: list[str], tmp_path: Path
-) -> None:
+def test_the_input_is_free_again_when_its_stream_is_closed(tmp_path: Path) -> None:
     code = """
-import resource, time
-from devicehost_server.devices.chardev import open_stream
-before = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
-stream = open_stream("stdio")
-stream.start(lambda: None)
-stream.write(b"nothing is lost")
-while not stream._failing:
-    time.sleep(0.001)
-resource.setrlimit(resource.RLIMIT_FSIZE, before)
-stream.close()
-"""
-    (tmp_path / "full.py").write_text(
-        "import structlog\nstructlog.configure(logger_factory=structlog.ReturnLoggerFactory())\n"
-        + code
-    )
+        second = open_stream("stdio")
+        stream.close()
+        third = open_stream("stdio")
+        print(second.address, third.address)
+    """
+    reader, writer = os.pipe()
+    try:
+        program = run_program(tmp_path, code, stdin=reader, stdout=subprocess.PIPE)
+        assert program.stdout == b"stdout stdio\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_standard_output_to_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    code = """
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+        stream.write(b"nothing is lost")
+        while not stream._failing:
+            time.sleep(0.001)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        stream.close()
+    """
     with (tmp_path / "out").open("w") as sink:
-        subprocess.run(
-            [stdio_program[0], str(tmp_path / "full.py")],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            timeout=DEADLINE_S,
-            check=True,
-        )
+        run_program(tmp_path, code, stdout=sink)
     assert (tmp_path / "out").read_bytes() == b"nothing is lost"
+
+
+WRITE_MUCH_SLOWLY_READ = """
+    data = bytes(range(256)) * 2000
+    while data:
+        news.clear()
+        data = data[stream.write(data):]
+        if data:
+            news.wait()
+    stream.close(timeout_s=10)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_slow_reader_of_standard_output_gets_everything(tmp_path: Path, kind: str) -> None:
+    ours, theirs = os.pipe() if kind == "pipe" else map(socket.socket.detach, socket.socketpair())
+    got = bytearray()
+
+    def unread_size() -> int:
+        return int(struct.unpack("i", fcntl.ioctl(ours, termios.FIONREAD, bytes(4)))[0])
+
+    def read_slowly() -> None:
+        until(unread_size)
+        until_still(unread_size)  # the writer waits
+        while piece := os.read(ours, 1000):
+            got.extend(piece)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    run_program(tmp_path, WRITE_MUCH_SLOWLY_READ, stdout=theirs)
+    os.close(theirs)
+    reader.join(DEADLINE_S)
+    os.close(ours)
+    assert got == bytes(range(256)) * 2000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_reader_of_standard_output_that_never_reads_blocks_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    ours, theirs = os.pipe() if kind == "pipe" else map(socket.socket.detach, socket.socketpair())
+    code = """
+        sent = -1
+        while stream.counters().sent != sent:
+            sent = stream.counters().sent
+            stream.write(bytes(4096))
+            time.sleep(0.05)
+        stream.close(timeout_s=0.1)
+        sys.exit(not stream._closed.is_set())
+    """
+    try:
+        run_program(tmp_path, code, stdout=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_standard_input_that_the_device_does_not_take_costs_no_time(tmp_path: Path) -> None:
+    code = """
+        while stream.pending < 4096:
+            time.sleep(0.001)
+        clock = time.pthread_getcpuclockid(
+            next(t.ident for t in threading.enumerate() if t.name == "chardev")
+        )
+        while True:
+            before = time.clock_gettime_ns(clock)
+            time.sleep(0.2)
+            if time.clock_gettime_ns(clock) == before:
+                break
+        stream.close()
+    """
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, bytes(60_000))
+        run_program(tmp_path, code, stdin=reader, stdout=subprocess.DEVNULL)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_streams_share_standard_output_and_the_first_has_the_input(
@@ -972,23 +1062,43 @@ def test_a_write_after_close_is_no_error(opened: Opener, tmp_path: Path) -> None
     assert (tmp_path / "log").read_bytes() == b""
 
 
-def test_an_idle_stream_costs_no_time(opened: Opener, tmp_path: Path) -> None:
+def loop_effort() -> list[str]:
+    """How often the loop's thread went to sleep, and how much time it has used."""
+    loop = next(thread for thread in threading.enumerate() if thread.name == "chardev")
+    task = Path(f"/proc/self/task/{loop.native_id}")
+    lines = (task / "status").read_text().splitlines()
+    sleeps = next(line for line in lines if line.startswith("voluntary"))
+    return [sleeps, *(task / "stat").read_text().rpartition(")")[2].split()[11:13]]
+
+
+def test_a_client_that_says_nothing_costs_no_time(opened: Opener, tmp_path: Path) -> None:
     device = opened(f"unix:{tmp_path}/s")
     with connect(tmp_path / "s") as client:
         device.write_all(b"x")
         assert receive_exactly(client, 1) == b"x"
-        loop = next(thread for thread in threading.enumerate() if thread.name == "chardev")
-        switches = Path(f"/proc/self/task/{loop.native_id}/status")
+        until_still(loop_effort)
 
-        def sleeps() -> int:
-            lines = switches.read_text().splitlines()
-            line = next(line for line in lines if line.startswith("voluntary"))
-            return int(line.split()[1])
 
-        seen: list[int] = []
+def test_input_that_the_device_does_not_take_costs_no_time(opened: Opener, tmp_path: Path) -> None:
+    device = opened(f"unix:{tmp_path}/s")
+    with connect(tmp_path / "s") as client:
+        client.sendall(bytes(5 * INBOX_SIZE))
+        until(lambda: device.stream.pending == INBOX_SIZE)
+        until_still(loop_effort)
 
-        def is_asleep() -> bool:
-            seen.append(sleeps())
-            return len(seen) > 100 and len(set(seen[-100:])) == 1
 
-        until(is_asleep, "the thread's sleep")
+def test_keystrokes_that_the_device_does_not_take_cost_no_time(
+    opened: Opener, tmp_path: Path
+) -> None:
+    device = opened(f"pty:{tmp_path}/console")
+    terminal = open_terminal(tmp_path / "console")
+    os.set_blocking(terminal, False)
+    try:
+        until(lambda: device.stream.attached)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(terminal, bytes(1000))
+        until(lambda: device.stream.pending == INBOX_SIZE)
+        until_still(loop_effort)
+    finally:
+        os.close(terminal)

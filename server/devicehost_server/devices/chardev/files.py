@@ -3,8 +3,7 @@
 A file can't be waited for (epoll refuses it), and it needn't be: a write to it is done when
 it returns. What can happen is that it fails, since the disk is full or the quota used up.
 Then nothing is thrown away: the bytes stay in the outbox, the write is tried again at
-growing intervals, and the device has to wait once the outbox is full. The events
-`chardev_sink_failing` and `chardev_sink_recovered` stand at the two ends of it.
+growing intervals, and the device has to wait once the outbox is full.
 
 The loop's thread does the writes. A disk that hangs stalls the other streams of the
 process until their buffers are full, but no vCPU.
@@ -15,17 +14,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from pathlib import Path
 
 from devicehost_server.devices.chardev.stream import Stream
 from devicehost_server.model.device_io import ReadableBuffer
-
-RETRY_MIN_S = 0.05
-"""How long a failed write waits before it is tried again, at first."""
-
-RETRY_MAX_S = 5.0
-"""How long it waits in the end; each failure doubles the time."""
 
 
 class NullStream(Stream):
@@ -70,9 +62,6 @@ class FileStream(Stream):
         if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):
             os.close(self._fd)
             raise OSError(errno.EINVAL, "neither a regular file nor a character device")
-        self._retry_s = 0.0  # no write is overdue
-        self._retry_at = 0.0
-        self._failing = False
 
     @property
     def address(self) -> str:
@@ -80,32 +69,8 @@ class FileStream(Stream):
         return str(self._path)
 
     def _transfer(self) -> None:
-        closing = self._close_by is not None
-        if time.monotonic() < self._retry_at and not closing:
-            self._wake_in(self._retry_at - time.monotonic())
-            return
-        try:
-            done = self._send(lambda chunk: os.write(self._fd, chunk))
-        except OSError as error:
-            done = False
-            self._note_failure(error)
-        if done:
-            self._retry_s = self._retry_at = 0.0
-            self._note_success()
-        else:
-            self._retry_s = min(max(RETRY_MIN_S, self._retry_s * 2), RETRY_MAX_S)
-            self._retry_at = time.monotonic() + self._retry_s
-            self._wake_in(self._retry_s)
-
-    def _note_failure(self, error: OSError) -> None:
-        if not self._failing:
-            self._failing = True
-            self._log.error("chardev_sink_failing", error=error.strerror, path=str(self._path))
-
-    def _note_success(self) -> None:
-        if self._failing:
-            self._failing = False
-            self._log.info("chardev_sink_recovered", path=str(self._path))
+        if not self._send_patiently(lambda chunk: os.write(self._fd, chunk)):
+            self._put_off()  # some character device that isn't ready
 
     def _release(self) -> None:
         os.close(self._fd)

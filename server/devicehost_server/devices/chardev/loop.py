@@ -86,29 +86,26 @@ class Loop:
         with self._lock:
             self._members = tuple(other for other in self._members if other is not member)
 
-    def watch(self, fd: int, events: int, member: Member) -> bool:
+    def watch(self, fd: int, events: int, member: Member) -> None:
         """Call `pump` of `member` while `fd` is ready for `events`; for no events, no more.
 
-        Returns:
-            False for a descriptor that can't be waited for, such as a file's: it is always
-            ready.
+        A descriptor that can't be waited for, such as a file's, isn't: it is always ready.
         """
         before = self._watched.get(fd, 0)
         if events == before:
-            return True
+            return
         try:
             if not events:
-                self._selector.unregister(fd)
                 del self._watched[fd]
-                return True
+                self._selector.unregister(fd)
+                return
             if before:
                 self._selector.modify(fd, events, member)
             else:
                 self._selector.register(fd, events, member)
+            self._watched[fd] = events
         except PermissionError:  # what epoll has for files
-            return False
-        self._watched[fd] = events
-        return True
+            pass
 
     def _run(self) -> None:
         lingering = False

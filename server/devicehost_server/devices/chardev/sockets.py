@@ -111,7 +111,6 @@ class SocketStream(Stream):
     def _transfer(self) -> None:
         self._serve()
         self._accept()
-        self._serve()  # the one who came, if somebody did
         listening = time.monotonic() >= self._accept_at
         self._watch(self._listener.socket.fileno(), readable=listening)
         if not listening:

@@ -17,6 +17,7 @@ it alone, and has no input: to read there would stop it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -74,19 +75,20 @@ class StdioStream(Stream):
     def _transfer(self) -> None:
         if self._input is not None and self._wants_input() and self._input_poll.poll(0):
             self._take_input(self._input)
+        blocked = False
         if self._attached:
             try:
-                self._send(self._write, select.PIPE_BUF)
+                blocked = not self._send_patiently(self._write, select.PIPE_BUF)
             except OSError as error:  # nobody reads it any more, and nobody will
                 self._log.warning("chardev_sink_lost", error=error.strerror)
                 self._set_attached(attached=False)
-        self._watch(self._output, writable=self._attached and bool(self._outbox))
-        if (
-            self._input is not None
-            and self._wants_input()
-            and not self._watch(self._input, readable=True)
-        ):
-            self._kick()  # a file: there is more of it, or its end
+        self._watch(self._output, writable=blocked)
+        if self._input is not None:
+            self._watch(self._input, readable=self._wants_input())
+
+    def _is_final(self, error: OSError) -> bool:
+        """Whether the pipe has no reader any more, or the terminal hung up."""
+        return error.errno in {errno.EPIPE, errno.EIO}
 
     def _take_input(self, source: int) -> None:
         try:
@@ -95,8 +97,6 @@ class StdioStream(Stream):
             more = False
         if not more:
             self._close_input(source)
-        elif not self._wants_input():
-            self._watch(source)
 
     def _write(self, chunk: bytes) -> int:
         if not self._output_poll.poll(0):

@@ -39,6 +39,12 @@ INBOX_SIZE = 4 << 10
 CLOSE_TIMEOUT_S = 1.0
 """How long `close` waits for a peer to take what it was sent, in seconds."""
 
+RETRY_MIN_S = 0.05
+"""How long a write that failed waits before it is tried again, at first."""
+
+RETRY_MAX_S = 5.0
+"""How long it waits in the end; each failure doubles the time."""
+
 _CHUNK_SIZE = 64 << 10
 _CHUNKS_AT_ONCE = 16
 _CLOSE_POLL_S = 0.02
@@ -82,6 +88,8 @@ class Stream(ABC):
         self._log = _log
         self._on_news: Callable[[], None] = _nothing
         self._news = False  # the device is to be told
+        self._failing = False  # the sink failed when it was last tried
+        self._retry_s = self._retry_at = 0.0
         self._kicked = True  # there is no loop to kick before the start
         self._started = False
         self._close_by: float | None = None
@@ -123,7 +131,8 @@ class Stream(ABC):
         with self._lock:
             was_empty = not self._outbox
             if self._attached:
-                taken = min(len(data), self._capacity - len(self._outbox))
+                room = max(0, self._capacity - len(self._outbox))  # a backlog may be more
+                taken = min(len(data), room)
                 self._outbox += data[:taken]
                 self._starved = self._starved or taken < len(data)
             else:
@@ -215,10 +224,9 @@ class Stream(ABC):
         """Whether there is nothing left that `close` could wait for."""
         return not (self._outbox and self._attached)
 
-    def _watch(self, fd: int, *, readable: bool = False, writable: bool = False) -> bool:
+    def _watch(self, fd: int, *, readable: bool = False, writable: bool = False) -> None:
         """See `Loop.watch`."""
-        events = (READABLE if readable else 0) | (WRITABLE if writable else 0)
-        return LOOP.watch(fd, events, self)
+        LOOP.watch(fd, (READABLE if readable else 0) | (WRITABLE if writable else 0), self)
 
     def _wake_in(self, seconds: float) -> None:
         """Have `pump` called in `seconds`, or sooner."""
@@ -244,10 +252,10 @@ class Stream(ABC):
         return bool(data)
 
     def _send(self, sink: Callable[[bytes], int], chunk_size: int = _CHUNK_SIZE) -> bool:
-        """Write the outbox to `sink` until it is empty, or the sink takes no more.
+        """Write the outbox to `sink` until it is empty, or `sink` raises `BlockingIOError`.
 
         Returns:
-            False if the sink takes no more: to be tried again when it may.
+            False in the latter case: it is to be tried again when the sink is ready.
         """
         for _ in range(_CHUNKS_AT_ONCE):
             with self._lock:
@@ -264,10 +272,48 @@ class Stream(ABC):
                 if self._starved and len(self._outbox) <= self._capacity // 2:
                     self._starved = False
                     self._news = True
-            if taken < len(chunk):
-                return False
         self._kick()  # after the other streams' turn
         return True
+
+    def _send_patiently(self, sink: Callable[[bytes], int], chunk_size: int = _CHUNK_SIZE) -> bool:
+        """Do as `_send`, but put a failure off: a disk that is full won't be so for ever.
+
+        Nothing is thrown away. The events `chardev_sink_failing` and
+        `chardev_sink_recovered` stand at the two ends of such a time.
+
+        Raises:
+            OSError: the failure is one that doesn't pass (`_is_final`).
+        """
+        wait_s = self._retry_at - time.monotonic()
+        if wait_s > 0 and self._close_by is None:
+            self._wake_in(wait_s)
+            return True
+        try:
+            done = self._send(sink, chunk_size)
+        except OSError as error:
+            if self._is_final(error):
+                raise
+            if not self._failing:
+                self._failing = True
+                self._log.error("chardev_sink_failing", error=error.strerror)
+            self._put_off()
+            return True
+        if done:
+            self._retry_s = self._retry_at = 0.0
+            if self._failing:
+                self._failing = False
+                self._log.info("chardev_sink_recovered")
+        return done
+
+    def _put_off(self) -> None:
+        """Let `_send_patiently` do nothing for a while, and longer the next time."""
+        self._retry_s = min(max(RETRY_MIN_S, self._retry_s * 2), RETRY_MAX_S)
+        self._retry_at = time.monotonic() + self._retry_s
+        self._wake_in(self._retry_s)
+
+    def _is_final(self, error: OSError) -> bool:  # noqa: ARG002 # for overriders
+        """Whether to give a sink up that fails so."""
+        return False
 
     def _set_attached(self, *, attached: bool) -> None:
         """Note that a peer came or left, and tell the device at once: it may be brief."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
 from daemonlab import Lab, serving
 from devicehost_client import DeviceHost
 

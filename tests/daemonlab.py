@@ -28,6 +28,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from devicehost_client import DeviceHost, RemoteError, connect
 from devicehost_client.errors import from_rpc_error
 from devicehost_server.devices.registry import DeviceTypes

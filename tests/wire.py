@@ -1,8 +1,8 @@
 """Messages by hand, for tests that look at the API below the client.
 
-    with RawStream(lab.channel()) as stream:
-        stream.send(mmio_read(1, 0xD000_0000, 4))
-        assert stream.completion().sequence == 1
+with RawStream(lab.channel()) as stream:
+    stream.send(mmio_read(1, 0xD000_0000, 4))
+    assert stream.completion().sequence == 1
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost.v1 import resource_pb2
 from devicehost.v1.io_service_pb2_grpc import IoServiceStub

@@ -13,6 +13,7 @@ from devicehost_server.allocation import PoolConfig
 from devicehost_server.device_spec import DeviceSpec, device_from_table, parse_device
 from devicehost_server.devices.config import parse_int
 from devicehost_server.listeners import TcpListener, UnixListener
+from devicehost_server.model.errors import BadConfig
 from devicehost_server.server import ServerConfig
 from devicehost_server.settings import ConfigError, Setting, resolve
 
@@ -82,7 +83,10 @@ def _number(text: str) -> int:
 
 
 def _names(text: str) -> frozenset[str]:
-    return frozenset(name for part in text.split(",") if (name := part.strip()))
+    names = frozenset(name for part in text.split(",") if (name := part.strip()))
+    if not names:  # it would let everybody in
+        raise ValueError("allowed: at least one name")
+    return names
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -252,7 +256,12 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         access_timeout_s=values["access_timeout"],
         drain_timeout_s=values["drain_timeout"],
         count_accesses=values["count_accesses"],
-        pools=PoolConfig(
-            physical_address_bits=values["phys_bits"], memory_last=values["memory_last"]
-        ),
+        pools=_pools(values["phys_bits"], values["memory_last"]),
     )
+
+
+def _pools(phys_bits: int, memory_last: int | None) -> PoolConfig:
+    try:
+        return PoolConfig(physical_address_bits=phys_bits, memory_last=memory_last)
+    except BadConfig as error:
+        raise ConfigError(f"--phys-bits and --memory-last: {error}") from error

@@ -17,17 +17,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import structlog
 
 from devicehost_server import FEATURES, VERSION, logs
+from devicehost_server.allocation import ResourceManager
 from devicehost_server.config import SETTINGS, DaemonConfig, load
+from devicehost_server.device_spec import DeviceSpec
+from devicehost_server.devices.base import Hosted
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.listeners import ListenError
-from devicehost_server.model.errors import DeviceHostError
+from devicehost_server.model.errors import DeviceExists, DeviceHostError
 from devicehost_server.notify import notify
 from devicehost_server.server import DeviceServer
 from devicehost_server.settings import ConfigError
@@ -35,9 +39,13 @@ from devicehost_server.settings import ConfigError
 _log = structlog.get_logger(__name__)
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STARTED = signal.SIGUSR1
+"""What the thread that starts the server sends to the main one."""
+
+_END_S = 5.0
+"""How long devices have to close, beyond the time for accesses in flight."""
 
 # Threads that are idle end at once when the server does; only one in a device may not.
-_EXIT_S = 1.0
 
 _DESCRIPTION = """\
 Host the devices of one virtual machine in a process of their own.
@@ -129,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(capabilities(), indent=2))  # noqa: T201 # what was asked for
         return 0
     # Before any thread starts, so that all inherit it, and the signals wait for us.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_END_SIGNALS, _STARTED})
     try:
         config = load(
             flags={setting.key: getattr(options, setting.key) for setting in SETTINGS},
@@ -141,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_devices(config)
             return 0
         return serve(config)
-    except (ConfigError, ListenError, DeviceHostError) as error:
+    except (ConfigError, ListenError) as error:
         _fail(str(error))
 
 
@@ -156,32 +164,82 @@ def capabilities() -> dict[str, Any]:
 
 
 def check_devices(config: DaemonConfig) -> None:
-    """Make every device, without resources, and throw it away.
+    """Make every device, find what it needs, and throw it away.
 
     Raises:
-        DeviceHostError: a device can't be made.
+        ConfigError: a device can't be made, or not beside those before it.
     """
-    types = DeviceTypes()
-    for spec in config.devices:
-        types.make(spec.type, spec.config)
+    types, resources = DeviceTypes(), ResourceManager(config.server.pools)
+    ids: set[str] = set()
+    for number, spec in enumerate(config.devices):
+        with _naming(spec):
+            if spec.id in ids:
+                raise DeviceExists(f"there is a device {spec.id!r} already", device=spec.id)
+            ids |= {spec.id} - {""}
+            hosted = cast("Hosted[Any]", types.make(spec.type, spec.config))
+            resources.allocate(hosted.get_resource_constraints(), spec.id or f"number {number}")
 
 
 def serve(config: DaemonConfig) -> int:
     """Plug the devices and serve until a signal comes; return the exit status.
 
     Raises:
-        DeviceHostError: a device can't be plugged.
+        ConfigError: a device can't be plugged.
         ListenError: it can't listen where it should.
     """
     logs.set_up(config.log_level, config.log_format)
     server = DeviceServer(config.server)
-    try:
-        for spec in config.devices:
-            server.devices.plug(spec.type, spec.config, device_id=spec.id)
-        server.start()
-    except BaseException:
-        server.stop()
-        raise
+    starting = _Start(server, config)
+    number = signal.sigwait({*_END_SIGNALS, _STARTED})
+    if number == _STARTED:
+        starting.join()
+        if starting.error is not None:
+            _stop(server, config)
+            raise starting.error
+        _announce(server, config)
+        number = signal.sigwait(_END_SIGNALS)
+    notify("STOPPING=1")
+    _log.info("stopping", signal=signal.Signals(number).name)
+    for again in _END_SIGNALS:
+        signal.signal(again, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
+    _stop(server, config)
+    return 0
+
+
+class _Start(threading.Thread):
+    """Listens, plugs and serves, while the main thread waits for signals.
+
+    A device may take its time, or hang; the daemon can be ended all the same.
+
+    Attributes:
+        error: what went wrong, or None.
+    """
+
+    def __init__(self, server: DeviceServer, config: DaemonConfig) -> None:
+        super().__init__(name="start", daemon=True)
+        self.error: Exception | None = None
+        self._server = server
+        self._config = config
+        self._main = threading.get_ident()
+        self.start()
+
+    def run(self) -> None:
+        """Start the server, and wake the main thread."""
+        try:
+            self._server.listen()
+            for spec in self._config.devices:
+                with _naming(spec):
+                    self._server.devices.plug(spec.type, spec.config, device_id=spec.id)
+            self._server.start()
+        except Exception as error:  # noqa: BLE001 # the main thread raises it
+            self.error = error
+        finally:
+            signal.pthread_kill(self._main, _STARTED)
+
+
+def _announce(server: DeviceServer, config: DaemonConfig) -> None:
+    """Tell everybody that the server is ready."""
     unix = config.server.unix
     _log.info(
         "ready",
@@ -192,27 +250,30 @@ def serve(config: DaemonConfig) -> int:
         devices=len(config.devices),
     )
     notify("READY=1")
-    number = signal.sigwait(_END_SIGNALS)
-    notify("STOPPING=1")
-    _log.info("stopping", signal=signal.Signals(number).name)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
-    for again in _END_SIGNALS:
-        signal.signal(again, signal.SIG_DFL)
-    server.stop()
-    _exit_soon()
-    return 0
 
 
-def _exit_soon() -> None:
-    """Make sure that the process ends: an interpreter waits for threads, hanging or not."""
+def _stop(server: DeviceServer, config: DaemonConfig) -> None:
+    """Stop the server. A device that hangs gets some time, and then the process ends."""
+    timeout_s = config.server.drain_timeout_s + _END_S
 
     def give_up() -> None:
-        _log.error("device_hangs", waited_s=_EXIT_S)
+        _log.error("device_hangs", waited_s=timeout_s)
+        server.close_sockets()
         os._exit(1)
 
-    timer = threading.Timer(_EXIT_S, give_up)
+    timer = threading.Timer(timeout_s, give_up)
     timer.daemon = True
     timer.start()
+    server.stop()
+
+
+@contextmanager
+def _naming(spec: DeviceSpec) -> Iterator[None]:
+    """Let an error that leaves the block say which device it is about."""
+    try:
+        yield
+    except DeviceHostError as error:
+        raise ConfigError(f"{spec.where}: {error}") from error
 
 
 def _fail(message: str) -> NoReturn:

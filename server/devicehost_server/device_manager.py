@@ -31,7 +31,7 @@ from devicehost_server.devices.base import DeviceContext, Hosted
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.model.address_map import Trap
 from devicehost_server.model.clock import Clock
-from devicehost_server.model.device_io import DeviceIo
+from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo
 from devicehost_server.model.errors import (
     DeviceExists,
     DeviceFault,
@@ -368,7 +368,7 @@ class DeviceManager:
         """Close; a device that raises here is gone all the same."""
         try:
             hosted.close()
-        except Exception as error:  # noqa: BLE001 # reported; unplugging must go on
+        except DEVICE_EXCEPTIONS as error:  # reported; unplugging must go on
             self._on_fault(device_id, error)
         self._interrupts.lower_all(device_id)
 
@@ -411,5 +411,5 @@ def _step(name: str, device_id: str) -> Iterator[None]:
     except DeviceHostError as error:
         error.in_step(name)
         raise
-    except Exception as error:
+    except DEVICE_EXCEPTIONS as error:
         raise DeviceFault(device_id, f"in step {name!r}", error, step=name) from error

@@ -32,11 +32,13 @@ class DeviceSpec:
         type: the name of its type.
         id: its name, or "" to have one made.
         config: its configuration, text by key.
+        where: the place that it was read from, for errors.
     """
 
     type: str
     id: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
 
 def parse_device(text: str) -> DeviceSpec:
@@ -45,18 +47,19 @@ def parse_device(text: str) -> DeviceSpec:
     Raises:
         ConfigError: it isn't of that form, or a key comes twice.
     """
+    where = f"--device {text!r}"
     first, *rest = text.replace(",,", _COMMA).split(",")
     if not first or "=" in first:
-        raise ConfigError(f"--device {text!r}: it must begin with a type: TYPE,key=value,...")
+        raise ConfigError(f"{where}: it must begin with a type: TYPE,key=value,...")
     config: dict[str, str] = {}
     for part in rest:
         key, equals, value = part.partition("=")
         if not key or not equals:
-            raise ConfigError(f"--device {text!r}: {part!r} is not of the form key=value")
+            raise ConfigError(f"{where}: {part!r} is not of the form key=value")
         if key in config:
-            raise ConfigError(f"--device {text!r}: {key!r} is given twice")
+            raise ConfigError(f"{where}: {key!r} is given twice")
         config[key] = value.replace(_COMMA, ",")
-    return DeviceSpec(first, config.pop("id", ""), config)
+    return DeviceSpec(first, config.pop("id", ""), config, where)
 
 
 def device_from_table(table: Any, file_name: str, number: int) -> DeviceSpec:
@@ -76,4 +79,4 @@ def device_from_table(table: Any, file_name: str, number: int) -> DeviceSpec:
     config = {key: text_of(value, f"{where}: {key}") for key, value in table.items()}
     if "type" not in config:
         raise ConfigError(f"{where}: it has no type")
-    return DeviceSpec(config.pop("type"), config.pop("id", ""), config)
+    return DeviceSpec(config.pop("type"), config.pop("id", ""), config, where)

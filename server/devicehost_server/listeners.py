@@ -79,6 +79,7 @@ class BoundUnixSocket:
             raise ListenError(f"socket path {self.path} is longer than {UNIX_PATH_MAX} bytes")
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._lock_fd = self._take_lock()
+        self._is_ours = False
         try:
             self._bind(server, listener)
         except BaseException:
@@ -86,10 +87,12 @@ class BoundUnixSocket:
             raise
 
     def close(self) -> None:
-        """Remove the socket and its lock file."""
-        for path in (self.path, self._lock_path):
-            with suppress(OSError):
-                path.unlink()
+        """Remove the socket, if there is one of ours, and its lock file."""
+        with suppress(OSError):
+            if self._is_ours:
+                self.path.unlink()
+        with suppress(OSError):
+            self._lock_path.unlink()
         os.close(self._lock_fd)
 
     def _take_lock(self) -> int:
@@ -127,6 +130,7 @@ class BoundUnixSocket:
             raise ListenError(f"can't listen on {self.path}: {error}") from error
         finally:
             os.umask(before)
+        self._is_ours = True
         try:
             if listener.group:
                 os.chown(self.path, -1, grp.getgrnam(listener.group).gr_gid)

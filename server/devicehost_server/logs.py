@@ -8,10 +8,15 @@ events are sentences.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
+
+# The core of gRPC writes lines of its own to stderr, past all of this: for each peer, say,
+# whose TLS handshake fails. It looks here when it is imported, which comes later.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def set_up(level: str, log_format: str) -> None:

@@ -147,8 +147,11 @@ class DeviceServer:
         self._inherited: InheritedSocket | None = None
         self.tcp_port: int | None = None
 
-    def start(self) -> None:
-        """Listen and serve; returns at once.
+    def listen(self) -> None:
+        """Take the sockets, so that nobody else does. Clients wait until `start`.
+
+        Devices are plugged after this: a server that finds its socket taken must not have
+        touched what belongs to the other one, the file of a console say.
 
         Raises:
             ListenError: it can't listen where it should.
@@ -159,6 +162,15 @@ class DeviceServer:
             self._inherited = InheritedSocket(self._grpc, self._config.fd)
         if self._config.tcp is not None:
             self.tcp_port = bind_tcp(self._grpc, self._config.tcp)
+
+    def start(self) -> None:
+        """Serve; listen first, if that wasn't done. Returns at once.
+
+        Raises:
+            ListenError: it can't listen where it should.
+        """
+        if self._unix is None and self._inherited is None and self.tcp_port is None:
+            self.listen()
         self._grpc.start()
         if self._inherited is not None:
             self._inherited.start()
@@ -170,14 +182,23 @@ class DeviceServer:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._gate.drain()
         self._feeds.drain()
-        # Unplugging waits for accesses in flight; streams that are idle are then cut.
-        self.devices.close()
-        self._grpc.stop(grace=0.1).wait()
-        self._clock.close()
-        if self._unix is not None:
-            self._unix.close()
-            self._unix = None
+        try:
+            # Unplugging waits for accesses in flight; streams that are idle are then cut.
+            self.devices.close()
+            self._grpc.stop(grace=0.1).wait()
+            self._clock.close()
+        finally:
+            self.close_sockets()
         _log.info("stopped")
+
+    def close_sockets(self) -> None:
+        """Remove the sockets, whatever else is still going on."""
+        unix, self._unix = self._unix, None
+        if unix is not None:
+            unix.close()
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            inherited.close()
 
     def _forget_counts(self, event: DeviceEvent) -> None:
         """A device that comes later, under the same id, begins at zero."""

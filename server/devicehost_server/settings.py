@@ -74,10 +74,10 @@ def resolve(
     """
     in_file = {name.replace("-", "_"): value for name, value in file.items()}
     known = {setting.key for setting in settings}
-    for key in in_file:
-        if key not in known:
+    for name in file:
+        if name.replace("-", "_") not in known:
             names = ", ".join(setting.name for setting in settings)
-            raise ConfigError(f"{file_name}: no such setting {key!r}; known: {names}")
+            raise ConfigError(f"{file_name}: no such setting {name!r}; known: {names}")
     values = {}
     for setting in settings:
         flag = flags.get(setting.key)

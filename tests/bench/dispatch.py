@@ -19,7 +19,7 @@ class Register(DeviceIo):
 
     value = (0x1234_5678).to_bytes(4, "little")
 
-    def read(self, base: int, offset: int, data: WritableBuffer) -> None:  # noqa: ARG002 # one register
+    def read(self, base: int, offset: int, data: WritableBuffer) -> None:  # one register
         data[:] = self.value
 
 

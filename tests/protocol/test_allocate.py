@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused
 from devicehost.v1 import resource_pb2
 from devicehost.v1 import resource_service_pb2 as pb
@@ -27,9 +28,7 @@ def test_resources_come_in_the_order_of_their_constraints(host: DeviceHost) -> N
             pio_constraint(8, 0x3F8),
             Constraint(mem=resource_pb2.AddressConstraint(size=0x2000)),
             Constraint(
-                msi=resource_pb2.MsiConstraint(
-                    type=resource_pb2.MSI_TYPE_PCI_MSIX, size=4, align=4
-                )
+                msi=resource_pb2.MsiConstraint(type=resource_pb2.MSI_TYPE_PCI_MSIX, size=4, align=4)
             ),
             Constraint(kvm_mem_slot=resource_pb2.KvmMemSlotConstraint(slot=5, size=1)),
         ],

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from daemonlab import WAIT_S, Daemon, Lab, daemon, serving, wait_until
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost_client import (
@@ -18,7 +19,6 @@ from devicehost_client import (
     ConnectionLost,
     Policy,
     RemoteError,
-    Vcpu,
     connect,
 )
 from testdevices import FAULT, Blocker, Register
@@ -166,6 +166,7 @@ def test_a_server_that_is_stopped_in_its_tracks_is_answered_within_the_deadline(
             started = time.monotonic()
             assert port.mmio_read(BASE, 4) == 0xFFFF_FFFF
             assert time.monotonic() - started < 5
+            assert isinstance(port.last_failure, AccessTimeout)
         running.process.send_signal(signal.SIGCONT)
         wait_until(lambda: vcpu.mmio_read(BASE, 4) == 0, "it to be found again")
         wait_until(lambda: late.mmio_read(BASE, 4) == 0, "it to be found again")
@@ -243,9 +244,9 @@ def test_a_kill_in_the_middle_of_an_access_is_answered_at_once(tmp_path: Path) -
 
 
 def test_a_server_that_came_back_is_found_and_the_vmm_is_told(tmp_path: Path) -> None:
-    told: list[Vcpu] = []
+    told: list[str] = []
     with daemon(tmp_path, "--device", SCRATCH, status=None) as died:
-        host = died.host(on_new_server=lambda: told.append(vcpu))
+        host = died.host(on_new_server=lambda: told.append("new"))
         vcpu, other = host.vcpu(0), host.vcpu(1)
         for port in (vcpu, other):
             port.mmio_write(BASE, 1, 0x77)

@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from google.rpc import code_pb2, error_details_pb2
+from grpc_status import rpc_status
+
 from daemonlab import Lab, refused, serving, wait_until
 from devicehost.v1 import io_service_pb2 as io_pb
 from devicehost.v1 import resource_pb2
@@ -21,8 +24,6 @@ from devicehost.v1.io_service_pb2_grpc import IoServiceStub
 from devicehost_client import DeviceHost
 from devicehost_client.errors import from_failure
 from devicehost_server.allocation import PoolConfig
-from google.rpc import code_pb2, error_details_pb2
-from grpc_status import rpc_status
 from testdevices import FAULT, Blocker, Caller
 from wire import (
     CALL_S,
@@ -145,7 +146,12 @@ def test_a_device_that_takes_too_long_times_out(tmp_path: Path) -> None:
         device = lab.server.devices.device("c")
         assert isinstance(device, Caller)
         entered, go_on = threading.Event(), threading.Event()
-        device.on_write = lambda: (entered.set(), go_on.wait(CALL_S))
+
+        def wait() -> None:
+            entered.set()
+            go_on.wait(CALL_S)
+
+        device.on_write = wait
         base = caller.resources[0].mmio.base
         with RawStream(lab.channel()) as stream, RawStream(lab.channel()) as other:
             write = mmio_read(1, base, 1)
@@ -373,7 +379,7 @@ def test_others_read_the_details_as_google_defines_them(lab: Lab) -> None:
     request = io_pb.AccessRequest(access=mmio_read(0, 0x1000, 4))
     with pytest.raises(grpc.RpcError) as caught:
         IoServiceStub(lab.channel()).Access(request, timeout=CALL_S)
-    status = rpc_status.from_call(caught.value)
+    status = rpc_status.from_call(cast("grpc.Call", caught.value))
     assert status is not None
     assert (status.code, status.message) == (code_pb2.NOT_FOUND, "no device at mmio 0x1000")
     info = error_details_pb2.ErrorInfo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
+
 from daemonlab import refused, serving
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost_client import DeviceHost

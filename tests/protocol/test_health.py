@@ -7,10 +7,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from daemonlab import Lab, serving, wait_until
-from devicehost_client import DeviceHost
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from daemonlab import Lab, serving, wait_until
+from devicehost_client import DeviceHost
 from testdevices import Blocker
 from wire import CALL_S, RawStream, mmio_read
 

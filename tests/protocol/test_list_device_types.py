@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+
 from daemonlab import Lab, refused
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceStub

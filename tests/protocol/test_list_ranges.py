@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused
 from devicehost.v1 import hotplug_service_pb2
 from devicehost.v1 import io_service_pb2 as pb

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused, wait_until
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceStub
@@ -155,9 +156,7 @@ def test_a_plug_at_the_expected_generation_works(host: DeviceHost) -> None:
 
 
 @pytest.mark.parametrize("expected", [0, 2, (1 << 64) - 1])
-def test_a_plug_at_another_generation_is_refused(
-    lab: Lab, host: DeviceHost, expected: int
-) -> None:
+def test_a_plug_at_another_generation_is_refused(lab: Lab, host: DeviceHost, expected: int) -> None:
     host.hotplug.plug("register")
     before = lab.leftovers()
     with refused(grpc.StatusCode.ABORTED, "GENERATION_MISMATCH") as metadata:

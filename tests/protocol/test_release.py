@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import grpc
+
 from daemonlab import Lab, refused
 from devicehost.v1 import resource_pb2
 from devicehost.v1 import resource_service_pb2 as pb
@@ -24,7 +25,7 @@ def test_what_was_allocated_is_free_again(lab: Lab, host: DeviceHost) -> None:
             msi=resource_pb2.MsiConstraint(type=resource_pb2.MSI_TYPE_GENERIC_MSI, size=3)
         ),
         resource_pb2.ResourceConstraint(
-            kvm_mem_slot=resource_pb2.KvmMemSlotConstraint(slot=509, size=1)
+            kvm_mem_slot=resource_pb2.KvmMemSlotConstraint(slot=500, size=1)
         ),
         resource_pb2.ResourceConstraint(mem=resource_pb2.AddressConstraint(size=0x1000)),
     ]
@@ -88,9 +89,7 @@ def test_a_message_about_very_many_failures_still_arrives(host: DeviceHost) -> N
 def test_the_same_request_again_is_the_same_release(lab: Lab, host: DeviceHost) -> None:
     stub = ResourceServiceStub(lab.channel())
     resources = host.resources.allocate("vmm", [pio_constraint(8, 0x700)])
-    request = pb.ReleaseRequest(
-        request_id=str(uuid.uuid4()), owner="vmm", resources=resources
-    )
+    request = pb.ReleaseRequest(request_id=str(uuid.uuid4()), owner="vmm", resources=resources)
     stub.Release(request, timeout=CALL_S)
     host.resources.allocate("vmm", [pio_constraint(8, 0x700)])  # another one
     stub.Release(request, timeout=CALL_S)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused, serving, wait_until
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost.v1.session_service_pb2 import GetServerRequest

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+
 from daemonlab import Daemon, daemon, refused, run_daemon
 from devicehost.v1.hotplug_service_pb2 import WatchDevicesRequest
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceStub
@@ -92,9 +93,7 @@ def test_a_client_with_an_allowed_name_gets_in(
         host.hotplug.unplug(device.id)
 
 
-def test_a_client_with_another_name_is_refused(
-    running: Daemon, certificates: Certificates
-) -> None:
+def test_a_client_with_another_name_is_refused(running: Daemon, certificates: Certificates) -> None:
     stranger = certificates.issue("stranger")
     with refused(grpc.StatusCode.PERMISSION_DENIED, "PEER_DENIED") as metadata:
         connect(endpoint(running), tls=stranger)
@@ -196,8 +195,9 @@ def test_plain_tcp_is_refused_elsewhere(address: str) -> None:
         ["--tls-cert", "cert.pem", "--insecure-tcp"],
         ["--insecure-tcp", "--tls-allow", "vmm1"],
         ["--tls-cert", "cert.pem", "--tls-key", "key.pem"],
+        ["--tls-cert", "cert.pem", "--tls-allow", " , "],
     ],
-    ids=["nothing", "both", "names-without-tls", "no-authority"],
+    ids=["nothing", "both", "names-without-tls", "no-authority", "no-names"],
 )
 def test_half_of_a_configuration_is_refused(flags: list[str]) -> None:
     ended = run_daemon("--tcp", "127.0.0.1:0", *flags)
@@ -206,7 +206,14 @@ def test_half_of_a_configuration_is_refused(flags: list[str]) -> None:
 
 
 def test_a_certificate_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    flags = ["--tls-cert", tmp_path / "x", "--tls-key", tmp_path / "y", "--tls-client-ca", "z"]
+    flags: list[str | Path] = [
+        "--tls-cert",
+        tmp_path / "x",
+        "--tls-key",
+        tmp_path / "y",
+        "--tls-client-ca",
+        "z",
+    ]
     ended = run_daemon("--tcp", "127.0.0.1:0", *flags)
     assert ended.returncode == 1
     assert f"devicehostd: --tls-cert: can't read {tmp_path / 'x'}: No such file" in ended.stderr

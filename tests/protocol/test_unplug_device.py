@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused, serving, wait_until
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceStub
@@ -58,9 +59,7 @@ def test_a_new_device_of_the_same_id_begins_to_count_at_zero(host: DeviceHost) -
         host.hotplug.unplug("r")
 
 
-def test_a_device_that_raises_as_it_closes_is_gone_all_the_same(
-    lab: Lab, host: DeviceHost
-) -> None:
+def test_a_device_that_raises_as_it_closes_is_gone_all_the_same(lab: Lab, host: DeviceHost) -> None:
     before = lab.leftovers()
     host.hotplug.plug("raiser", {"step": "close"}, device_id="r")
     host.hotplug.unplug("r")

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused, serving, wait_until
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceStub

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from daemonlab import Lab, refused, wait_until
 from devicehost.v1 import interrupt_service_pb2 as pb
 from devicehost.v1.interrupt_service_pb2_grpc import InterruptServiceStub

@@ -55,9 +55,9 @@ def suite(tmp_path: Path) -> Path:
 
 def run(suite: Path, **variables: str) -> tuple[int, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "CI"}
+    flags = ["-rA", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider"]
-        + ["--rootdir", str(suite), "--continue-on-collection-errors"],
+        [sys.executable, "-m", "pytest", *flags, "--rootdir", str(suite)],
         cwd=suite,
         env={**inherited, **variables},
         capture_output=True,

@@ -79,7 +79,7 @@ def is_in(module: str, package: str) -> bool:
 
 def room(module: str) -> str:
     """The room of a module of the server: the first part of its name behind the package's."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def is_other(module: str) -> bool:

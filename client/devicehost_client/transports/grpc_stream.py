@@ -24,6 +24,7 @@ from devicehost.v1 import io_service_pb2 as pb
 from devicehost.v1.io_service_pb2_grpc import IoServiceStub
 from devicehost_client.errors import (
     AccessTimeout,
+    ClientError,
     ConnectionLost,
     RemoteError,
     from_failure,
@@ -197,14 +198,7 @@ class GrpcStreamQueue:
             stream.outgoing.put(access)
             completion = self._await(stream)
         except grpc.RpcError as error:
-            expired = self._deadline.expired
-            self._lose()
-            if expired:
-                raise AccessTimeout(
-                    f"no answer within {self._watchdog.timeout_s:g} s to the access at"
-                    f" {access.address:#x}"
-                ) from error
-            raise from_rpc_error(error) from error
+            raise self._broken(error, f"the access at {access.address:#x}") from error
         finally:
             self._deadline.at = None
         self._after_access(completion.interrupt_generation)
@@ -241,10 +235,9 @@ class GrpcStreamQueue:
         try:
             first = next(stream.call, None)
         except grpc.RpcError as error:
-            self._lose()
             self._backoff_s = min(2 * self._backoff_s or BACKOFF_FIRST_S, BACKOFF_MAX_S)
             self._retry_at = time.monotonic() + self._backoff_s
-            raise from_rpc_error(error) from error
+            raise self._broken(error, "the opening of a stream") from error
         finally:
             self._deadline.at = None
         if first is None:
@@ -253,6 +246,14 @@ class GrpcStreamQueue:
         self._backoff_s = 0.0
         self._on_opened(first.opened.instance_id)
         return stream
+
+    def _broken(self, error: grpc.RpcError, what: str) -> ClientError:
+        """Let a stream that broke go; return the error for whoever waited for `what`."""
+        expired = self._deadline.expired
+        self._lose()
+        if expired:
+            return AccessTimeout(f"no answer within {self._watchdog.timeout_s:g} s to {what}")
+        return from_rpc_error(error)
 
     def _lose(self) -> None:
         """Let the stream go; the next access opens another."""

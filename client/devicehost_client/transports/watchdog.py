@@ -42,7 +42,7 @@ class Watchdog:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._asleep = False
-        self._closed = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access deadlines", daemon=True)
         self._thread.start()
 
@@ -69,19 +69,19 @@ class Watchdog:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._closed = True
+        self._closed.set()
         self._wake.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._closed.is_set():
             self._asleep = True
             if not any(deadline.at is not None for deadline in self._watched()):
                 self._wake.wait()
             self._asleep = False
             self._wake.clear()
-            while self._cancel_overdue():
+            while not self._closed.is_set() and self._cancel_overdue():
                 if self._wake.wait(self._tick_s):
                     break
 

@@ -60,7 +60,7 @@ def device_fault(trap: Trap, operation: str, address: int, error: BaseException)
     """The device raised `error`."""
     return DeviceFault(
         trap.device.name,
-        f"in a {operation} at {address:#x}",
+        f"during {operation} at {address:#x}",
         error,
         address=hex_address(address),
     )

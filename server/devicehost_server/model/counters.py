@@ -35,8 +35,8 @@ class AccessCounters:
         self._counts: dict[str, AccessCounts] = {}
 
     def counts(self, device: str) -> AccessCounts:
-        """The counts of a device, from here on; zeros if it was never seen."""
-        return self._counts.setdefault(device, AccessCounts())
+        """The counts of a device, from here on; zeros if it isn't on the bus."""
+        return self._counts.get(device) or AccessCounts()
 
     def forget(self, device: str) -> None:
         """Drop the counts of a device that is gone."""
@@ -44,7 +44,7 @@ class AccessCounters:
 
     def wrap(self, trap: Trap, _space: Space) -> Trap:
         """Return `trap` with handlers that count."""
-        counts = self.counts(trap.device.name)
+        counts = self._counts.setdefault(trap.device.name, AccessCounts())
         read, write = trap.read, trap.write
 
         def counting_read(base: int, offset: int, data: Any) -> None:

@@ -31,6 +31,9 @@ WritableBuffer: TypeAlias = bytearray | memoryview
 ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
 """The bytes that a write brings. They are valid only during the call: copy to keep."""
 
+DEVICE_EXCEPTIONS = (Exception, SystemExit, GeneratorExit)
+"""What a device may leave in the air without harm to others: all but KeyboardInterrupt."""
+
 
 class DeviceIo:
     """A device that handles its own concurrency. By default it ignores every access."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 from devicehost_server.model.device_io import ReadableBuffer
@@ -30,6 +31,8 @@ from devicehost_server.model.errors import (
     hex_range,
 )
 from devicehost_server.model.resources import MMIO_SPACE_SIZE, PAGE_SIZE
+
+_base = attrgetter("base")
 
 
 class Backing(Protocol):
@@ -98,7 +101,6 @@ class GuestMemory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: tuple[MemoryBlock, ...] = ()
-        self._bases: list[int] = []
 
     def blocks(self) -> tuple[MemoryBlock, ...]:
         """All blocks, by address."""
@@ -118,11 +120,11 @@ class GuestMemory:
         if block.base < 0 or block.base + block.size > MMIO_SPACE_SIZE:
             raise BadRange(f"{what} runs past the last address", **facts)
         with self._lock:
-            index = bisect_right(self._bases, block.last)
+            index = bisect_right(self._blocks, block.last, key=_base)
             if index and (there := self._blocks[index - 1]).last >= block.base:
                 taken = hex_range(there.base, there.size)
                 raise MemoryMapped(f"{what} overlaps {taken}", other_range=taken, **facts)
-            self._set((*self._blocks[:index], block, *self._blocks[index:]))
+            self._blocks = (*self._blocks[:index], block, *self._blocks[index:])
 
     def remove(self, base: int, size: int) -> MemoryBlock:
         """Take a block away, and return it.
@@ -131,17 +133,17 @@ class GuestMemory:
             MemoryNotMapped: no block has exactly this range.
         """
         with self._lock:
-            index = bisect_right(self._bases, base) - 1
+            index = bisect_right(self._blocks, base, key=_base) - 1
             if index < 0 or (self._blocks[index].base, self._blocks[index].size) != (base, size):
                 raise _not_mapped(base, size, "no block is exactly there")
             block = self._blocks[index]
-            self._set(self._blocks[:index] + self._blocks[index + 1 :])
+            self._blocks = self._blocks[:index] + self._blocks[index + 1 :]
             return block
 
     def clear(self) -> None:
         """Take all blocks away."""
         with self._lock:
-            self._set(())
+            self._blocks = ()
 
     def read(self, address: int, size: int) -> bytes:
         """Return a copy of `size` bytes at guest-physical `address`, across blocks if need be.
@@ -174,14 +176,15 @@ class GuestMemory:
         It is read-only if the block is. Release it soon: it keeps the memory mapped.
 
         Raises:
-            MemoryNotMapped: it isn't within one block, or the block isn't mapped here.
+            MemoryNotMapped: it isn't within one block, the block may not be read, or isn't
+                mapped here.
         """
         pieces = self._pieces(address, size, writing=False)
         if len(pieces) == 1:
             block, offset, count = pieces[0]
             window = block.backing.view(offset, count)
             if window is not None:
-                return window
+                return window if block.writable else window.toreadonly()
         raise _not_mapped(address, size, "not within one mapped block")
 
     def _pieces(
@@ -191,7 +194,7 @@ class GuestMemory:
         blocks = self._blocks
         if size <= 0:
             raise _not_mapped(address, size, "it is empty")
-        index = bisect_right([block.base for block in blocks], address) - 1
+        index = bisect_right(blocks, address, key=_base) - 1
         end = address + size
         pieces = []
         while address < end:
@@ -208,11 +211,6 @@ class GuestMemory:
             address += count
             index += 1
         return pieces
-
-    def _set(self, blocks: tuple[MemoryBlock, ...]) -> None:
-        """Publish a table. The caller holds the lock."""
-        self._blocks = blocks
-        self._bases = [block.base for block in blocks]
 
 
 def _not_mapped(address: int, size: int, why: str) -> MemoryNotMapped:

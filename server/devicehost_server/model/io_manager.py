@@ -36,7 +36,12 @@ from devicehost_server.model.access_errors import (
     no_device,
 )
 from devicehost_server.model.address_map import AddressMap, Handler, Space, Trap
-from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
+from devicehost_server.model.device_io import (
+    DEVICE_EXCEPTIONS,
+    DeviceIo,
+    ReadableBuffer,
+    WritableBuffer,
+)
 from devicehost_server.model.errors import (
     BadTransaction,
     DeviceBusy,
@@ -61,8 +66,6 @@ _PIO_SHIFT = PAGE_SHIFTS[Space.PIO]
 _MMIO_SHIFT = PAGE_SHIFTS[Space.MMIO]
 _ZEROS_MAX = 64
 _ZEROS = tuple(bytes(size) for size in range(_ZEROS_MAX + 1))
-# What a device may leave in the air. KeyboardInterrupt is not for it to catch.
-_DEVICE_EXCEPTIONS = (Exception, SystemExit, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class IoManager:
                 trap.read(trap.base, address - trap.base, data)
             except DeviceTimeout:
                 raise
-            except _DEVICE_EXCEPTIONS as error:
+            except DEVICE_EXCEPTIONS as error:
                 raise device_fault(trap, "mmio read", address, error) from error
             if len(data) != size:
                 raise device_resized(trap, "mmio", address, size, data)
@@ -160,7 +163,7 @@ class IoManager:
                 trap.write(trap.base, address - trap.base, data)
             except DeviceTimeout:
                 raise
-            except _DEVICE_EXCEPTIONS as error:
+            except DEVICE_EXCEPTIONS as error:
                 raise device_fault(trap, "mmio write", address, error) from error
         finally:
             cell.now = outer
@@ -201,7 +204,7 @@ class IoManager:
                     _each_operand(trap.read, trap.base, port - trap.base, data, size)
             except DeviceTimeout:
                 raise
-            except _DEVICE_EXCEPTIONS as error:
+            except DEVICE_EXCEPTIONS as error:
                 raise device_fault(trap, "pio read", port, error) from error
             if len(data) != length:
                 raise device_resized(trap, "pio", port, length, data)
@@ -243,7 +246,7 @@ class IoManager:
                     _each_operand(trap.write, trap.base, port - trap.base, data, size)
             except DeviceTimeout:
                 raise
-            except _DEVICE_EXCEPTIONS as error:
+            except DEVICE_EXCEPTIONS as error:
                 raise device_fault(trap, "pio write", port, error) from error
         finally:
             cell.now = outer

@@ -67,12 +67,12 @@ def test_whatever_a_device_raises_is_a_device_fault_that_names_it(
         "exception": type(error).__name__,
         "address": "0x3f9",
     }
-    assert f"in a {operation.replace('_', ' ')} at 0x3f9: {error}" in str(caught.value)
+    assert f"during {operation.replace('_', ' ')} at 0x3f9: {error}" in str(caught.value)
 
 
 def test_an_error_that_can_not_be_printed_is_a_device_fault_all_the_same() -> None:
     manager = manager_of(Raising(Unprintable()))
-    with pytest.raises(DeviceFault, match="raised Unprintable in a mmio read"):
+    with pytest.raises(DeviceFault, match="raised Unprintable during mmio read"):
         manager.mmio_read(BASE, bytearray(1))
 
 

@@ -1,4 +1,7 @@
-"""What the README says is true: each of its code blocks is run here, as it stands."""
+"""What the README says is true: its examples are run here, as they stand.
+
+The two commands at its top are what runs these tests, and `guests/test_demo.py`.
+"""
 
 from __future__ import annotations
 

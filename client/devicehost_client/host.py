@@ -118,7 +118,13 @@ class DeviceHost:
         return response
 
     def vcpu(self, index: int) -> Vcpu:
-        """Return the access port of vCPU `index`; the same one each time."""
+        """Return the access port of vCPU `index`; the same one each time.
+
+        Raises:
+            ValueError: `index` isn't a number of 32 bits.
+        """
+        if not 0 <= index <= TOOL_VCPU:
+            raise ValueError(f"vCPU {index} is not allowed; allowed: 0 to {TOOL_VCPU:#x}")
         with self._lock:
             if index not in self._vcpus:
                 queue = self._transport.open_queue(index)

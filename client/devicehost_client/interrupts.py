@@ -13,6 +13,7 @@ in the guest before the access that caused it returns, as it is on a bus.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ import grpc
 
 from devicehost.v1 import interrupt_service_pb2 as pb
 from devicehost.v1.interrupt_service_pb2_grpc import InterruptServiceStub
+
+_log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
@@ -38,9 +41,14 @@ class LevelCallback(Protocol):
 
 
 class Interrupts:
-    """Watches the interrupts of a server."""
+    """Watches the interrupts of a server.
+
+    Attributes:
+        callback_failures: how often a callback raised; each time is logged.
+    """
 
     def __init__(self, channel: grpc.Channel) -> None:
+        self.callback_failures = 0
         self._stub = InterruptServiceStub(channel)
         self._thread: threading.Thread | None = None
         self._delivered = threading.Condition()
@@ -131,7 +139,7 @@ class Interrupts:
         for event in response.events:
             if event.kind == pb.INTERRUPT_KIND_PULSED:
                 if self._on_pulse is not None:
-                    self._on_pulse(event.gsi)
+                    self._tell(self._on_pulse, event.gsi)
             else:
                 asserted = event.kind == pb.INTERRUPT_KIND_ASSERTED
                 self._set_level(event.gsi, asserted=asserted)
@@ -153,4 +161,12 @@ class Interrupts:
         else:
             self._asserted.discard(gsi)
         if self._on_level is not None:
-            self._on_level(gsi, asserted=asserted)
+            self._tell(self._on_level, gsi, asserted=asserted)
+
+    def _tell(self, callback: Callable[..., None], gsi: int, **level: bool) -> None:
+        """Call back; a callback that raises misses this change, and no other."""
+        try:
+            callback(gsi, **level)
+        except Exception:  # noqa: BLE001 # the VMM's mistake must not end its interrupts
+            self.callback_failures += 1
+            _log.exception("the VMM's callback for interrupt %d raised", gsi)

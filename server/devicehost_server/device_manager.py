@@ -19,14 +19,15 @@ caller that read generation G may ask for a change "if it still is G".
 
 from __future__ import annotations
 
-import enum
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 from devicehost_server.allocation import ResourceManager
+from devicehost_server.device_info import DeviceEvent, DeviceInfo, DeviceListener, DeviceState
 from devicehost_server.devices.base import DeviceContext, Hosted
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.model.address_map import Trap
@@ -43,49 +44,7 @@ from devicehost_server.model.errors import (
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.names import check_name
-from devicehost_server.model.resources import DeviceResources, Resource
-
-
-class DeviceState(enum.Enum):
-    """Where a device stands."""
-
-    PLUGGED = "plugged"
-    UNPLUGGING = "unplugging"
-    """Off the bus; an access in flight may still use it."""
-    UNPLUGGED = "unplugged"
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
-    """A device, as it is at one moment.
-
-    Attributes:
-        id: its name on this server.
-        type: the name of its type.
-        state: where it stands.
-        config: what it was made with, as text.
-        resources: what it has, in the order of its constraints.
-        generation: the one in which it was plugged.
-    """
-
-    id: str
-    type: str
-    state: DeviceState
-    config: Mapping[str, str]
-    resources: DeviceResources
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceEvent:
-    """The change with number `generation`, after which `device` is as it says."""
-
-    generation: int
-    device: DeviceInfo
-
-
-DeviceListener: TypeAlias = Callable[[DeviceEvent], None]
-"""Called under the manager's lock: it must return at once, and not call back."""
+from devicehost_server.model.resources import Resource
 
 FaultReporter: TypeAlias = Callable[[str, BaseException], None]
 """Told of a device (by id) that raised while it was being closed."""
@@ -277,27 +236,39 @@ class DeviceManager:
                     record.unplugging.release()
                 self._finish_elsewhere(record)
             return self._generation
-        with record.unplugging:
-            with self._lock:
-                self._find(device_id)  # whoever was first may have ended it
-            self._take_off_bus(record)
-            self._io.wait_until_idle(record.removed)
-            return self._end(record)
+        return self._unplug(record)
 
     def close(self) -> None:
-        """Unplug everything, the last plugged first, and plug nothing more."""
+        """Unplug everything, the last plugged first, and plug nothing more.
+
+        All are off the bus at once, and together they have the time of one for accesses
+        in flight.
+        """
         with self._lock:
             self._closed = True
-            infos = sorted(self._infos(), key=lambda info: info.generation, reverse=True)
-        for info in infos:
+            records = [record for record in self._records.values() if record is not None]
+        records.sort(key=lambda record: record.info.generation, reverse=True)
+        for record in records:
+            self._take_off_bus(record)
+        deadline = time.monotonic() + self._io.drain_timeout_s
+        for record in records:
             try:
-                self.unplug(info.id)
+                self._unplug(record, timeout_s=max(0.0, deadline - time.monotonic()))
             except NoSuchDevice:
                 pass  # somebody was faster
             except DeviceHostError as error:
-                self._on_fault(info.id, error)
+                self._on_fault(record.info.id, error)
 
     # Steps, forwards and backwards.
+
+    def _unplug(self, record: _Record, *, timeout_s: float | None = None) -> int:
+        """Unplug, from outside of the device; return the generation after it."""
+        with record.unplugging:
+            with self._lock:
+                self._find(record.info.id)  # whoever was first may have ended it
+            self._take_off_bus(record)
+            self._io.wait_until_idle(record.removed, timeout_s=timeout_s)
+            return self._end(record)
 
     def _reserve(self, type_name: str, device_id: str, expected_generation: int | None) -> str:
         """Take an id for a device that is to be plugged."""

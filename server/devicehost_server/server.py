@@ -33,7 +33,8 @@ from devicehost.v1 import (
     session_service_pb2_grpc,
 )
 from devicehost_server.allocation import PoolConfig, ResourceManager
-from devicehost_server.device_manager import DeviceEvent, DeviceManager, DeviceState
+from devicehost_server.device_info import DeviceEvent, DeviceState
+from devicehost_server.device_manager import DeviceManager
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.inherited import InheritedSocket
 from devicehost_server.listeners import BoundUnixSocket, TcpListener, UnixListener, bind_tcp

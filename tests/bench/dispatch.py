@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 from measure import Result, result, time_batches
 
-from devicehost_server.model.device_io import DeviceIo, WritableBuffer
+from devicehost_server.model.counters import AccessCounters
+from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, WritableBuffer
 from devicehost_server.model.io_manager import IoManager
+from devicehost_server.model.live_map import Observer
 from devicehost_server.model.resources import MmioAddressRange
 
 STRIDE = 0x1000
@@ -23,6 +25,10 @@ class Register(DeviceIo):
         data[:] = self.value
 
 
+class LockedRegister(Register, DeviceIoMut):
+    """Likewise, one thread at a time, as most devices are."""
+
+
 def results(*, quick: bool) -> Iterator[Result]:
     """Measure with maps of different sizes, taking turns."""
     readers = {count: _reader(count) for count in SIZES}
@@ -34,12 +40,21 @@ def results(*, quick: bool) -> Iterator[Result]:
         yield result(
             f"dispatch.{count}", samples[count], f"IoManager.mmio_read, 4 bytes, {count} ranges"
         )
+    hosted = _reader(64, LockedRegister(), AccessCounters())
+    hosted_samples = [sample for _ in range(10) for sample in time_batches(hosted, 20, 500)]
+    yield result(
+        "dispatch.hosted", hosted_samples, "the same, 64 ranges, with a lock and counted accesses"
+    )
 
 
-def _reader(count: int) -> Callable[[int], None]:
+def _reader(
+    count: int, device: DeviceIo | None = None, observer: Observer | None = None
+) -> Callable[[int], None]:
     """Reads all over a map of `count` ranges."""
     io = IoManager()
-    io.register_device_io(Register(), [MmioAddressRange(n * STRIDE, 0x100) for n in range(count)])
+    io.observe(observer)
+    ranges = [MmioAddressRange(n * STRIDE, 0x100) for n in range(count)]
+    io.register_device_io(device or Register(), ranges)
     # A prime step visits the ranges in an order that no cache has learned.
     addresses = [(n * 2_654_435_761 % count) * STRIDE + 0x10 for n in range(500)]
     data = memoryview(bytearray(4))

@@ -139,7 +139,10 @@ class GrpcStreamQueue:
         access = pb.Access(space=space, operation=pb.OPERATION_READ, address=address, size=size)
         if length != size:
             access.count = length // size
-        data[:] = self._complete(access).data
+        found = self._complete(access).data
+        if len(found) != length:
+            raise ConnectionLost(f"the server answered {len(found)} bytes where {length} were read")
+        data[:] = found
 
     def write(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
         """Write `data`, and return when the device has taken it."""

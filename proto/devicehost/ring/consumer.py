@@ -62,21 +62,26 @@ class Consumer:
 
     Args:
         memory: the ring.
+        layout: its shape; what the header says isn't looked at, the client may change it.
         queue: which of its queues.
         accesses: makes the accesses.
         status_of: the status that an exception of theirs stands for.
-        wake: called when the client sleeps and a completion is there.
+        wake: called when the completion is there that the client sleeps for.
+
+    Raises:
+        BadRing: there is no such queue.
     """
 
     def __init__(
         self,
         memory: memoryview,
+        layout: RingLayout,
         queue: int,
         accesses: Accesses,
-        status_of: Callable[[Exception], AccessStatus],
+        *,
+        status_of: Callable[[BaseException], AccessStatus],
         wake: Callable[[], None],
     ) -> None:
-        layout = RingLayout.read_header(memory)
         self._mask = layout.entries - 1
         self._entries = layout.queue_entries(memory, queue)
         self._words = self._entries.cast("Q")
@@ -125,21 +130,28 @@ class Consumer:
                     mmio_write(words[entry + ADDRESS], bytes(of_size[size]))
                 else:
                     self._access_ports(what, words[entry + ADDRESS], of_size)
-            except Exception as error:  # noqa: BLE001 # whatever it is, it is that access's
+            except BaseException as error:  # noqa: BLE001 # whatever it is, it is that access's
                 self._fail(slot, what, self._status_of(error))
                 completion += 1
             words[entry + COMPLETION] = completion
             if control[WAITING]:
-                self._wake()
+                self._wake_for(sequence)
         self._next = first + BURST_MAX
         return BURST_MAX
 
     def close(self) -> None:
-        """Let go of the memory."""
-        for window in chain.from_iterable(self._windows):
-            window.release()
-        for view in (self._words, self._halves, self._control, self._entries):
-            view.release()
+        """Let go of the memory, but for what a device still holds of it."""
+        views = (self._words, self._halves, self._control, self._entries)
+        for view in chain(chain.from_iterable(self._windows), views):
+            try:
+                view.release()
+            except BufferError:
+                continue
+
+    def _wake_for(self, sequence: int) -> None:
+        """Wake the client if it doesn't wait for a later access than this."""
+        if 0 < self._control[WAITING] <= sequence:
+            self._wake()
 
     def _access_ports(self, what: int, address: int, of_size: list[memoryview]) -> None:
         """Make an access to a port, or refuse what isn't one."""

@@ -9,7 +9,8 @@
             +0x00  u64  need_wakeup: 1 while the server sleeps, or is about to
             +0x08  u64  late_wakeups: entries found only when the server looked again
     0x0100  control of queue 0, 128 bytes; those of the other queues follow
-            +0x00  u64  waiting: 1 while the client sleeps, or is about to (client's line)
+            +0x00  u64  waiting: while the client sleeps, or is about to, the number of
+                        the access that it waits for; else 0 (client's line)
             +0x40  u64  posted_failures: posted writes that failed (server's line)
             +0x48  u64  posted_failure: status of the last of them
     0x1000  entries of queue 0, 64 bytes each; those of the other queues follow
@@ -20,7 +21,7 @@ An entry:
     +0x08  u64  completion: 2n if it was made, 2n + 1 if it failed (server)
     +0x10  u64  address: a guest-physical address, or a port (client)
     +0x18  u32  what: operation in bits 0 to 7, size in bytes in bits 8 to 15 (client)
-    +0x1C  u32  status: an AccessStatus, if it failed (server)
+    +0x1C  u32  status: 0 (client); an AccessStatus, if it failed (server)
     +0x20       data, 1 to 32 bytes (client for writes, server for reads)
 
 The n-th access is in entry n modulo the number of entries. Its sequence is stored last,
@@ -127,15 +128,29 @@ class RingLayout:
         return layout
 
     def control(self, memory: memoryview, queue: int) -> memoryview:
-        """The control of a queue, as 64-bit words."""
+        """The control of a queue, as 64-bit words.
+
+        Raises:
+            BadRing: there is no such queue.
+        """
+        self._check(queue)
         start = CONTROLS + queue * CONTROL_SIZE
         return memory[start : start + CONTROL_SIZE].cast("Q")
 
     def queue_entries(self, memory: memoryview, queue: int) -> memoryview:
-        """The entries of a queue, as bytes."""
+        """The entries of a queue, as bytes.
+
+        Raises:
+            BadRing: there is no such queue.
+        """
+        self._check(queue)
         size = self.entries * ENTRY_SIZE
         start = ENTRIES + queue * size
         return memory[start : start + size]
+
+    def _check(self, queue: int) -> None:
+        if not 0 <= queue < self.queues:
+            raise BadRing(f"queue {queue} of a ring of {self.queues}; the first is 0")
 
 
 def data_windows(entries: memoryview) -> list[list[memoryview]]:

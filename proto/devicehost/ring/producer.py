@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from itertools import chain, repeat
@@ -13,6 +14,7 @@ from devicehost.ring.layout import (
     ENTRY_SIZE,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
+    POSTED_FAILURE,
     POSTED_FAILURES,
     SERVER_LINE,
     STATUS_HALF,
@@ -21,12 +23,15 @@ from devicehost.ring.layout import (
     RingLayout,
     data_windows,
 )
+from devicehost.ring.spin import Spin
 
 _WORDS = ENTRY_SIZE // 8
 _NEED_WAKEUP = NEED_WAKEUP - SERVER_LINE // 8
 
-SPINS = 2000
-"""Looks at a completion before sleeping: about 100 microseconds."""
+SPIN_S = 100e-6
+"""The longest spin for a completion before sleeping, in seconds."""
+
+_LOOKS = 100  # at a completion, before others have their turn: about 5 microseconds
 
 
 class AccessFailed(Exception):
@@ -48,10 +53,17 @@ class Producer:
         memory: the ring.
         queue: which of its queues.
         doorbell: called when the server sleeps and an entry is there.
-        wait: sleeps until the server signals a completion, or for so many seconds.
+        wait: sleeps until the server signals a completion, or for so many seconds; returns
+            whether it was signalled.
         barrier: a full memory barrier on all processors; see the package.
-        timeout_s: how long an access may take, in seconds.
-        spins: how often to look before sleeping.
+        timeout_s: how long to sleep for an access before it is overdue, in seconds.
+        spin_s: the longest spin before sleeping, in seconds; see `devicehost.ring.spin`.
+
+    Attributes:
+        late_wakeups: completions that were found only by looking again.
+
+    Raises:
+        BadRing: the memory isn't a ring, or has no such queue.
     """
 
     def __init__(
@@ -60,10 +72,10 @@ class Producer:
         queue: int,
         *,
         doorbell: Callable[[], None],
-        wait: Callable[[float], None],
+        wait: Callable[[float], bool],
         barrier: Callable[[], None],
         timeout_s: float,
-        spins: int = SPINS,
+        spin_s: float = SPIN_S,
     ) -> None:
         layout = RingLayout.read_header(memory)
         self._count = layout.entries
@@ -78,15 +90,21 @@ class Producer:
         self._wait = wait
         self._barrier = barrier
         self._timeout_s = timeout_s
-        self._spins = spins
+        self._spin = Spin(spin_s)
         self._sequence = 0
         self._room = layout.entries  # entries up to this one are known to be free
+        self.late_wakeups = 0
 
     @property
     def posted_failures(self) -> int:
         """How many posted writes have failed so far."""
         failures: int = self._control[POSTED_FAILURES]
         return failures
+
+    @property
+    def posted_failure(self) -> AccessStatus:
+        """Why the last posted write that failed did so; OK if none has."""
+        return _status(self._control[POSTED_FAILURE])
 
     def read(self, operation: int, address: int, data: bytearray | memoryview) -> None:
         """Fill `data`, 1 to 32 bytes, from `address`.
@@ -100,16 +118,16 @@ class Producer:
             AccessFailed: the server or the device refused it.
             AccessOverdue: no completion came in time.
         """
-        self._sequence = sequence = self._sequence + 1
+        sequence = self._sequence + 1
         if sequence > self._room:
-            self._make_room()
+            self._make_room(sequence)
         slot = sequence & self._mask
         entry = slot * _WORDS
         words = self._words
         size = len(data)
         words[entry + ADDRESS] = address
         words[entry + WHAT] = operation | size << 8
-        words[entry] = sequence
+        words[entry] = self._sequence = sequence  # at once: a gap would stop the queue
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
         self._wait_for(sequence)
@@ -133,9 +151,9 @@ class Producer:
         Raises:
             AccessOverdue: the queue stayed full.
         """
-        self._sequence = sequence = self._sequence + 1
+        sequence = self._sequence + 1
         if sequence > self._room:
-            self._make_room()
+            self._make_room(sequence)
         slot = sequence & self._mask
         entry = slot * _WORDS
         words = self._words
@@ -143,21 +161,21 @@ class Producer:
         self._windows[slot][size][:] = data
         words[entry + ADDRESS] = address
         words[entry + WHAT] = operation | size << 8
-        words[entry] = sequence
+        words[entry] = self._sequence = sequence  # at once: a gap would stop the queue
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
 
     def _wait_for(self, sequence: int) -> None:
-        """Wait for a completion, and with it for all before it."""
+        """Wait until this access is completed, as `_complete` does, and raise if it failed."""
         words = self._words
         place = (sequence & self._mask) * _WORDS + COMPLETION
         completion = sequence << 1
-        for _ in repeat(None, self._spins):
+        for _ in repeat(None, _LOOKS):
             if words[place] >= completion:
+                self._room = sequence + self._count
                 break
         else:
-            self._sleep_until(sequence)
-        self._room = sequence + self._count
+            self._complete(sequence)
         if words[place] != completion:
             raise self._failure(sequence & self._mask)
 
@@ -168,8 +186,7 @@ class Producer:
             AccessOverdue: that took too long.
         """
         if self._sequence > self._room - self._count:
-            self._sleep_until(self._sequence)
-            self._room = self._sequence + self._count
+            self._complete(self._sequence)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -178,40 +195,58 @@ class Producer:
         for view in (self._words, self._halves, self._control, self._server, self._entries):
             view.release()
 
-    def _make_room(self) -> None:
-        """Wait until a good part of a full queue is completed, so that it is rarely full."""
-        target = self._sequence - self._count // 2 - 1
-        entry = (target & self._mask) * _WORDS
-        completion = target << 1
-        for _ in repeat(None, self._spins):
-            if self._words[entry + COMPLETION] >= completion:
-                break
-        else:
-            self._sleep_until(target)
-        self._room = target + self._count
+    def _make_room(self, sequence: int) -> None:
+        """Wait until half of a full queue is completed, so that it is rarely full."""
+        self._complete(sequence - self._count // 2 - 1)
+
+    def _complete(self, sequence: int) -> None:
+        """Wait until this access is completed, and with it all before it.
+
+        Look for the time of a spin, and give way to others in between; then sleep.
+        """
+        words = self._words
+        place = (sequence & self._mask) * _WORDS + COMPLETION
+        completion = sequence << 1
+        began = now = time.monotonic()
+        while words[place] < completion:
+            if now - began >= self._spin.now_s:
+                self._sleep_until(sequence)
+            else:
+                os.sched_yield()
+                for _ in repeat(None, _LOOKS):
+                    if words[place] >= completion:
+                        break
+            now = time.monotonic()
+        self._room = sequence + self._count
+        self._spin.after(now - began)
 
     def _sleep_until(self, sequence: int) -> None:
-        """Sleep until the access with this number is completed."""
+        """Sleep until this access is completed."""
         words, control = self._words, self._control
         place = (sequence & self._mask) * _WORDS + COMPLETION
         completion = sequence << 1
         deadline = time.monotonic() + self._timeout_s
+        control[WAITING] = sequence
         try:
-            while True:
-                control[WAITING] = 1
-                self._barrier()
-                if words[place] >= completion:
-                    return
+            self._barrier()
+            while words[place] < completion:
                 remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0:
                     raise AccessOverdue(f"no completion within {self._timeout_s:g} s")
-                self._wait(min(remaining_s, LOOK_AGAIN_S))
+                if self._wait(min(remaining_s, LOOK_AGAIN_S)):
+                    continue
+                # The signal may have come just now.
+                if words[place] >= completion and not self._wait(0):
+                    self.late_wakeups += 1
         finally:
             control[WAITING] = 0
 
     def _failure(self, slot: int) -> AccessFailed:
-        number = self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF]
-        try:
-            return AccessFailed(AccessStatus(number))
-        except ValueError:  # of a newer server
-            return AccessFailed(AccessStatus.DEVICE_FAULT)
+        return AccessFailed(_status(self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF]))
+
+
+def _status(number: int) -> AccessStatus:
+    try:
+        return AccessStatus(number)
+    except ValueError:  # of a newer server
+        return AccessStatus.DEVICE_FAULT

@@ -258,7 +258,9 @@ class PlugDeviceRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, unique for this request; empty to do without idempotency."""
+    """Chosen by the client, unique for this request, at most 128 characters; empty to do
+    without idempotency.
+    """
     type: _builtins.str
     """The name of the type."""
     device_id: _builtins.str
@@ -322,7 +324,9 @@ class UnplugDeviceRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, unique for this request; empty to do without idempotency."""
+    """Chosen by the client, unique for this request, at most 128 characters; empty to do
+    without idempotency.
+    """
     device_id: _builtins.str
     """The device."""
     expected_generation: _builtins.int

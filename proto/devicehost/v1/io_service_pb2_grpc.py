@@ -79,7 +79,8 @@ class IoServiceServicer:
     def Access(self, request, context):
         """Makes one access and returns when it is done. For tools; a vCPU uses Stream.
 
-        Fails as an access. Not idempotent: a device may change by being read.
+        Fails as an access, and with RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if no worker is
+        left. Not idempotent: a device may change by being read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,8 @@ class IoServiceStub:
     Access: _grpc.UnaryUnaryMultiCallable[_io_service_pb2.AccessRequest, _io_service_pb2.AccessResponse]
     """Makes one access and returns when it is done. For tools; a vCPU uses Stream.
 
-    Fails as an access. Not idempotent: a device may change by being read.
+    Fails as an access, and with RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if no worker is
+    left. Not idempotent: a device may change by being read.
     """
     Stream: _grpc.StreamStreamMultiCallable[_io_service_pb2.StreamRequest, _io_service_pb2.StreamResponse]
     """Makes the accesses of one vCPU, in order, for as long as it runs.
@@ -87,7 +88,8 @@ class IoServiceAsyncStub(IoServiceStub):
     Access: _aio.UnaryUnaryMultiCallable[_io_service_pb2.AccessRequest, _io_service_pb2.AccessResponse]  # type: ignore[assignment]
     """Makes one access and returns when it is done. For tools; a vCPU uses Stream.
 
-    Fails as an access. Not idempotent: a device may change by being read.
+    Fails as an access, and with RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if no worker is
+    left. Not idempotent: a device may change by being read.
     """
     Stream: _aio.StreamStreamMultiCallable[_io_service_pb2.StreamRequest, _io_service_pb2.StreamResponse]  # type: ignore[assignment]
     """Makes the accesses of one vCPU, in order, for as long as it runs.
@@ -130,7 +132,8 @@ class IoServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_io_service_pb2.AccessResponse, _abc.Awaitable[_io_service_pb2.AccessResponse]]:
         """Makes one access and returns when it is done. For tools; a vCPU uses Stream.
 
-        Fails as an access. Not idempotent: a device may change by being read.
+        Fails as an access, and with RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if no worker is
+        left. Not idempotent: a device may change by being read.
         """
 
     @_abc_1.abstractmethod

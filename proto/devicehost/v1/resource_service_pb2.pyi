@@ -29,7 +29,9 @@ class AllocateRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, unique for this request; empty to do without idempotency."""
+    """Chosen by the client, unique for this request, at most 128 characters; empty to do
+    without idempotency.
+    """
     owner: _builtins.str
     """Who will own them: letters, digits, dashes, dots and underscores. Devices have
     owners of the form device/ID, which can't be given here.
@@ -87,7 +89,9 @@ class ReleaseRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, unique for this request; empty to do without idempotency."""
+    """Chosen by the client, unique for this request, at most 128 characters; empty to do
+    without idempotency.
+    """
     owner: _builtins.str
     """Who owns them."""
     @_builtins.property

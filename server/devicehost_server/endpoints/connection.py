@@ -229,8 +229,11 @@ class Connection:
             kept = answer.kept
             with self._lock:
                 outgoing = self._session.reply(request, answer.payload, answer.fds)
-        except (Refused, DeviceHostError) as error:
-            _log.info("request_refused", request=repr(request.payload), error=str(error))
+        except Exception as error:  # noqa: BLE001 # a bug of ours ends the request only
+            if isinstance(error, Refused | DeviceHostError):
+                _log.info("request_refused", request=repr(request.payload), error=str(error))
+            else:
+                _log.error("request_failed", request=repr(request.payload), exc_info=error)
             status = status_of(error)
             errno = error.errno if isinstance(error, Refused) else status.errno
             if request.posted:

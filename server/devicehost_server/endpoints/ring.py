@@ -23,6 +23,7 @@ import time
 from contextlib import ExitStack, suppress
 
 from devicehost.access_status import AccessStatus
+from devicehost.bus_regions import RING_QUEUES
 from devicehost.ring.consumer import BadEntry, Consumer
 from devicehost.ring.layout import LATE_WAKEUPS, LOOK_AGAIN_S, NEED_WAKEUP, RingLayout
 from devicehost.ring.membarrier import register
@@ -32,9 +33,6 @@ from devicehost_server.model.io_manager import IoManager
 
 SPIN_S = 200e-6
 """The longest that the poller spins after the last access, in seconds."""
-
-QUEUES = 16
-"""How many vCPUs can have a queue."""
 
 CLOSE_S = 5.0
 """How long `Ring.close` waits for an access that is being made, in seconds."""
@@ -58,7 +56,7 @@ class Ring:
     """
 
     def __init__(self, io: IoManager, spin_s: float = SPIN_S) -> None:
-        self._layout = RingLayout(QUEUES)
+        self._layout = RingLayout(RING_QUEUES)
         self._io = io
         self._spin = Spin(spin_s)
         self.size = self._layout.size
@@ -76,7 +74,7 @@ class Ring:
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
             self.doorbell = _eventfd(undo)
-            self.wake_ups = [_eventfd(undo) for _ in range(QUEUES)]
+            self.wake_ups = [_eventfd(undo) for _ in range(RING_QUEUES)]
             self._own_bell = _eventfd(undo)
             self._bells = undo.enter_context(select.epoll(2))
             for bell in (self.doorbell, self._own_bell):

@@ -86,6 +86,9 @@ class IoManager:
     Args:
         drain_timeout_s: how long an unregistering waits for accesses in flight, in seconds.
         lock_timeout_s: how long an access waits for a `DeviceIoMut` in use, in seconds.
+
+    Attributes:
+        drain_timeout_s: as it was given.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class IoManager:
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
-        self._drain_timeout_s = drain_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self._lock_timeout_s = lock_timeout_s
         self._registered = Maps(AddressMap(Space.PIO), AddressMap(Space.MMIO))
         self._live = Live.of(self._registered)  # the same traps, as the observer wraps them
@@ -321,8 +324,12 @@ class IoManager:
         self._end(tx)
         self._release_writer()
 
-    def wait_until_idle(self, removed: Sequence[Trap]) -> None:
+    def wait_until_idle(self, removed: Sequence[Trap], *, timeout_s: float | None = None) -> None:
         """Wait until no access is in flight on traps that were unregistered.
+
+        Args:
+            removed: the traps, as `IoManagerContext.removed` has them.
+            timeout_s: how long to wait, in seconds, if not the manager's own time.
 
         Raises:
             DeviceBusy: there still is one when the time is up; it names the device.
@@ -331,13 +338,14 @@ class IoManager:
         removed = [trap for trap in removed if not self.is_inside(trap.device)]
         if not removed:
             return
-        busy = self._cells.wait_until_out_of(
-            removed, but=self._in_flight.cell, timeout_s=self._drain_timeout_s
-        )
+        if timeout_s is None:
+            timeout_s = self.drain_timeout_s
+        own = self._in_flight.cell
+        busy = self._cells.wait_until_out_of(removed, but=own, timeout_s=timeout_s)
         if busy is not None:
             raise DeviceBusy(
                 f"device {busy.device.name!r} is unregistered, but an access in flight on it"
-                f" did not end within {self._drain_timeout_s:g} s",
+                f" did not end within {timeout_s:g} s",
                 device=busy.device.name,
                 range=hex_range(busy.base, busy.size),
             )
@@ -364,9 +372,7 @@ class IoManager:
 
     def clone(self) -> IoManager:
         """Return a new manager with the same ranges; from here on each goes its way."""
-        other = IoManager(
-            drain_timeout_s=self._drain_timeout_s, lock_timeout_s=self._lock_timeout_s
-        )
+        other = IoManager(drain_timeout_s=self.drain_timeout_s, lock_timeout_s=self._lock_timeout_s)
         other._registered = self._registered
         other._live = Live.of(self._registered)
         return other

@@ -7,7 +7,7 @@ from typing import Any
 
 from devicehost.v1 import hotplug_service_pb2 as hotplug_pb
 from devicehost.v1 import resource_pb2 as resource_pb
-from devicehost_server.device_manager import DeviceInfo, DeviceState
+from devicehost_server.device_info import DeviceInfo, DeviceState
 from devicehost_server.devices.registry import DeviceTypeInfo
 from devicehost_server.model import resources as model
 from devicehost_server.model.counters import AccessCounters

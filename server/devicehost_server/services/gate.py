@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -37,7 +37,8 @@ class Gate(grpc.ServerInterceptor):
         allowed_names: the names (certificate subject's common name, or a subject
             alternative name) of the peers that may call; None for everybody who gets
             through. Peers without a certificate (a Unix socket's) always may.
-        streams_max: how many streams may be open at once. Each holds a worker.
+        streams_max: how many streams may be open, and accesses made, at once. Each holds a
+            worker.
 
     Attributes:
         draining: whether it takes no new work.
@@ -85,11 +86,14 @@ class Gate(grpc.ServerInterceptor):
 
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         works = _is_work(method)
+        # A device that hangs may hold it as long as a stream does.
+        slot = self._stream_slot if method.endswith("/Access") else nullcontext
 
         def gated(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._admit(context, works=works)
-                return behavior(request, context)
+                with slot():
+                    return behavior(request, context)
             except DeviceHostError as error:
                 _abort(context, error)
             except Exception as error:  # noqa: BLE001 # a bug of ours ends the call only

@@ -8,7 +8,8 @@ import grpc
 
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceServicer
-from devicehost_server.device_manager import DeviceEvent, DeviceInfo, DeviceManager
+from devicehost_server.device_info import DeviceEvent, DeviceInfo
+from devicehost_server.device_manager import DeviceManager
 from devicehost_server.model.counters import AccessCounters
 from devicehost_server.services.convert import device_to_message, device_type_to_message
 from devicehost_server.services.feed import Feed

@@ -35,7 +35,7 @@ def test_threads_never_get_the_same_range(manager: ResourceManager) -> None:
     failures: list[BaseException] = []
 
     def work(owner: str) -> None:
-        turns = random.Random(owner)  # noqa: S311 # a repeatable mix, not a secret
+        turns = random.Random(owner)  # a repeatable mix, not a secret
         held: list[Resource] = []
         ready.wait()
         try:

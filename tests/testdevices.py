@@ -111,6 +111,7 @@ class Register(Device[RegisterConfig]):
 @dataclass(frozen=True, slots=True)
 class RaiserConfig:
     step: str = option("", "the step that raises")
+    exits: bool = option(default=False, help="raise SystemExit, as sys.exit() does")
     base: int = option(0xC100_0000, "MMIO address")
 
 
@@ -157,7 +158,8 @@ class Raiser(Device[RaiserConfig]):
 
     def _at(self, step: str) -> None:
         if step == self.config.step:
-            raise RuntimeError(f"told to raise in {step}")
+            error = SystemExit if self.config.exits else RuntimeError
+            raise error(f"told to raise in {step}")
 
 
 class Trespasser(Device[RaiserConfig]):

@@ -376,6 +376,56 @@ def test_a_device_that_hangs_does_not_keep_it_from_ending(tmp_path: Path) -> Non
         assert not running.socket.exists()
 
 
+def test_a_device_that_hangs_in_its_start_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    dist_info = tmp_path / "hanging-1.dist-info"
+    dist_info.mkdir()
+    (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: hanging\nVersion: 1\n")
+    (dist_info / "entry_points.txt").write_text("[devicehost.devices]\nhanging = hanging:Hanging\n")
+    path, started = tmp_path / "host.sock", tmp_path / "started"
+    command = [DEVICEHOSTD, "--socket-path", path, "--device", f"hanging,flag={started}"]
+    variables = environment(PYTHONPATH=str(tmp_path))
+    with subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL) as process:
+        wait_until(started.exists)
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+    assert not path.exists()
+
+
+HANGING = """
+import pathlib, threading
+from dataclasses import dataclass
+from devicehost_server.devices import Device, option
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    flag: str = option(help="a file that says that it began")
+
+class Hanging(Device[Config]):
+    type_name = "hanging"
+    config_type = Config
+
+    def get_resource_constraints(self):
+        return []
+
+    def start(self):
+        pathlib.Path(self.config.flag).touch()
+        threading.Event().wait()
+"""
+
+
+def test_a_second_daemon_touches_nothing_that_is_the_first_ones(tmp_path: Path) -> None:
+    link = tmp_path / "console"
+    device = f"uart16550,chardev=pty:{link}"
+    with daemon(tmp_path, "--device", device) as running:
+        before = link.readlink()
+        second = run_daemon("--socket-path", running.socket, "--device", device)
+        assert second.returncode == 1
+        assert "in use by another devicehostd" in second.stderr
+        assert link.readlink() == before
+        assert running.host().pio_read(0x3FD, 1) == 0x60
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     flags = ("--drain-timeout", "600", "--device", slow(600_000))
     with daemon(tmp_path, *flags, status=None) as running:

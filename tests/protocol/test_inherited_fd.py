@@ -6,15 +6,16 @@ import socket
 import subprocess
 from pathlib import Path
 
-from daemonlab import DEVICEHOSTD, run_daemon
+from daemonlab import DEVICEHOSTD, environment, run_daemon
 from devicehost_client import DeviceHost, connect
 
 
-def start(inherited: socket.socket) -> subprocess.Popen[bytes]:
+def start(inherited: socket.socket, directory: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [DEVICEHOSTD, "--fd", str(inherited.fileno()), "--device", "scratch,base=0xd0000000"],
         pass_fds=[inherited.fileno()],
         stderr=subprocess.DEVNULL,
+        env=environment(TMPDIR=str(directory)),
     )
 
 
@@ -28,7 +29,7 @@ def test_clients_of_a_listening_socket_that_was_handed_over_are_served(tmp_path:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen()
-        process = start(listener)
+        process = start(listener, tmp_path)
     # A client may connect before the server runs: it waits in the socket's backlog.
     with connect(f"unix:{path}") as first, connect(f"unix:{path}") as second:
         use(first)
@@ -36,13 +37,14 @@ def test_clients_of_a_listening_socket_that_was_handed_over_are_served(tmp_path:
     process.terminate()
     assert process.wait() == 0
     assert path.exists(), "the path belongs to whoever opened the socket"
+    assert list(tmp_path.iterdir()) == [path], "the private socket is gone"
 
 
-def test_a_connected_socket_that_was_handed_over_is_served() -> None:
+def test_a_connected_socket_that_was_handed_over_is_served(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
-            process = start(theirs)
+            process = start(theirs, tmp_path)
         # HTTP/2's preface (RFC 9113, 3.4), which a server answers with its settings.
         empty_settings = bytes.fromhex("000000 04 00 00000000")
         ours.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)

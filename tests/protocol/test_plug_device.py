@@ -212,6 +212,17 @@ def test_a_step_that_fails_undoes_those_before_it(lab: Lab, host: DeviceHost, st
     assert lab.leftovers() == before
 
 
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "allocate"])
+def test_a_device_that_exits_ends_neither_the_call_nor_the_server(
+    lab: Lab, host: DeviceHost, step: str
+) -> None:
+    before = lab.leftovers()
+    with refused(grpc.StatusCode.INTERNAL, "DEVICE_FAULT") as metadata:
+        host.hotplug.plug("raiser", {"step": step, "exits": "yes"}, device_id="r")
+    assert metadata == {"device": "r", "exception": "SystemExit", "step": step}
+    assert lab.leftovers() == before
+
+
 def test_an_error_of_a_device_says_what_was_raised_and_where(host: DeviceHost) -> None:
     with refused(grpc.StatusCode.INTERNAL, "DEVICE_FAULT") as metadata:
         host.hotplug.plug("raiser", {"step": "start"}, device_id="r")

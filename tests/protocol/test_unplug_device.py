@@ -217,3 +217,14 @@ def test_a_device_whose_access_asks_the_server_to_unplug_it_is_busy(tmp_path: Pa
         assert reasons == ["c"]
         host.hotplug.unplug("c")
         assert device.closed.is_set()
+
+
+@pytest.mark.parametrize("exits", ["no", "yes"])
+def test_a_device_that_raises_when_it_is_closed_is_gone_all_the_same(
+    lab: Lab, host: DeviceHost, exits: str
+) -> None:
+    before = lab.leftovers()
+    host.hotplug.plug("raiser", {"step": "close", "exits": exits}, device_id="r")
+    host.hotplug.unplug("r")
+    assert lab.leftovers() == before
+    host.hotplug.plug("raiser", device_id="r")

@@ -29,6 +29,7 @@ LAYERS = {
     "model": 0,
     "allocation": 1,
     "devices": 1,
+    "device_info": 1,
     "device_manager": 2,
     "services": 3,
     "endpoints": 3,
@@ -42,6 +43,7 @@ OTHERS = {
     "model": set[str](),
     "allocation": set[str](),
     "devices": {"structlog"},
+    "device_info": set[str](),
     "device_manager": {"structlog"},
 }
 

@@ -106,3 +106,28 @@ def test_an_id_is_not_of_any_length() -> None:
     with pytest.raises(BadRequest, match="request_id has 129 characters; allowed: at most 128"):
         log.run(request("\u00e4" * (ID_MAX + 1)), action)
     assert action.done == 1
+
+
+def test_the_id_of_a_request_that_failed_is_free_for_another() -> None:
+    log, action = RequestLog(), Counter()
+
+    def fail() -> pb.UnplugDeviceResponse:
+        raise NoSuchDevice("there is none")
+
+    with pytest.raises(NoSuchDevice):
+        log.run(request("a"), fail)
+    other = pb.UnplugDeviceRequest(request_id="a", device_id="another")
+    assert log.run(other, action).generation == 1
+
+
+def test_a_request_that_is_being_done_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "ENTRIES_MAX", 1)
+    log, action = RequestLog(), Counter()
+
+    def meanwhile() -> pb.UnplugDeviceResponse:
+        for request_id in "bcd":
+            log.run(request(request_id), action)
+        return action()
+
+    assert log.run(request("a"), meanwhile).generation == 4
+    assert log.run(request("a"), action).generation == 4

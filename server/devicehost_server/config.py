@@ -82,6 +82,10 @@ def _number(text: str) -> int:
         raise ValueError("allowed: a number: decimal or 0x, with K, M, G or T") from None
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(_number(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _names(text: str) -> frozenset[str]:
     names = frozenset(name for part in text.split(",") if (name := part.strip()))
     if not names:  # it would let everybody in
@@ -168,6 +172,24 @@ SETTINGS = (
         _POOLS,
     ),
     Setting("phys-bits", _number, 39, "N", "bits of a guest-physical address [39]", _POOLS),
+    Setting(
+        "mmio-base",
+        _number,
+        0xC000_0000,
+        "ADDRESS",
+        "where memory below 4 GiB ends and MMIO begins [0xc0000000]",
+        _POOLS,
+    ),
+    Setting(
+        "shared-irqs",
+        _numbers,
+        (5,),
+        "N,...",
+        "legacy IRQs that any number of devices may share [5]",
+        _POOLS,
+    ),
+    Setting("msi-last", _number, 1023, "N", "the last MSI number; the first is 24 [1023]", _POOLS),
+    Setting("kvm-slots", _number, 509, "N", "KVM memory slots [509]", _POOLS),
     Setting(
         "log-level", _one_of(*LOG_LEVELS), "info", "LEVEL", f"{', '.join(LOG_LEVELS)} [info]", _LOGS
     ),
@@ -256,12 +278,25 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         access_timeout_s=values["access_timeout"],
         drain_timeout_s=values["drain_timeout"],
         count_accesses=values["count_accesses"],
-        pools=_pools(values["phys_bits"], values["memory_last"]),
+        pools=_pools(values),
     )
 
 
-def _pools(phys_bits: int, memory_last: int | None) -> PoolConfig:
+_POOL_FIELDS = {
+    "phys_bits": "physical_address_bits",
+    "memory_last": "memory_last",
+    "mmio_base": "mmio_base",
+    "shared_irqs": "shared_irqs",
+    "msi_last": "msi_last",
+    "kvm_slots": "kvm_slot_count",
+}
+
+
+def _pools(values: dict[str, Any]) -> PoolConfig:
     try:
-        return PoolConfig(physical_address_bits=phys_bits, memory_last=memory_last)
+        return PoolConfig(**{field: values[key] for key, field in _POOL_FIELDS.items()})
     except BadConfig as error:
-        raise ConfigError(f"--phys-bits and --memory-last: {error}") from error
+        of_field = {field: key for key, field in _POOL_FIELDS.items()}
+        key = of_field.get(error.metadata.get("field", ""), "")
+        where = f"--{key.replace('_', '-')}" if key else "pools"
+        raise ConfigError(f"{where}: {error}") from error

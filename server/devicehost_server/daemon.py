@@ -32,6 +32,7 @@ from devicehost_server.devices.base import Hosted
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.listeners import ListenError
 from devicehost_server.model.errors import DeviceExists, DeviceHostError
+from devicehost_server.model.names import check_name
 from devicehost_server.notify import notify
 from devicehost_server.server import DeviceServer
 from devicehost_server.settings import ConfigError
@@ -173,6 +174,8 @@ def check_devices(config: DaemonConfig) -> None:
     ids: set[str] = set()
     for number, spec in enumerate(config.devices):
         with _naming(spec):
+            if spec.id:
+                check_name("device id", spec.id)
             if spec.id in ids:
                 raise DeviceExists(f"there is a device {spec.id!r} already", device=spec.id)
             ids |= {spec.id} - {""}

@@ -100,7 +100,7 @@ BAD_FLAGS = {
     "value": (["--access-timeout", "soon"], "--access-timeout: 'soon' is not allowed: allowed: "),
     "zero": (["--streams-max", "0"], "--streams-max: '0' is not allowed: allowed: 1 to 1000"),
     "mode": (["--socket-mode", "rw"], "--socket-mode: 'rw' is not allowed"),
-    "bits": (["--phys-bits", "10"], "--phys-bits and --memory-last: pools: physical_address_bits"),
+    "bits": (["--phys-bits", "10"], "--phys-bits: pools: physical_address_bits"),
     "no-file": (["--config", "/nowhere/vm.toml"], "can't read /nowhere/vm.toml: No such file"),
     "device-form": (["--device", "id=x"], "--device 'id=x': it must begin with a type"),
     "device-type": (["--device", "teapot"], "--device 'teapot': no device type 'teapot'; known: "),

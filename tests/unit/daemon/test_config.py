@@ -126,7 +126,7 @@ def test_tls_takes_three_files_and_names() -> None:
             {"tcp": "127.0.0.1:1", "insecure_tcp": "true", "tls_allow": "x"},
             "--tls-allow needs TLS",
         ),
-        ({"socket_path": PATH, "memory_last": "0xd0000000"}, "--phys-bits and --memory-last"),
+        ({"socket_path": PATH, "memory_last": "0xd0000000"}, "--memory-last: pools: "),
     ],
 )
 def test_what_does_not_go_together_is_refused(flags: dict[str, str], message: str) -> None:
@@ -176,3 +176,28 @@ def test_every_setting_is_a_flag_with_help() -> None:
         assert setting.environment == f"DEVICEHOST_{setting.key.upper()}"
     options = parser().parse_args(["--insecure-tcp", "--tcp", "localhost:1"])
     assert (options.insecure_tcp, options.tcp, options.socket_path) == ("true", "localhost:1", None)
+
+
+def test_the_pools_are_what_the_settings_say() -> None:
+    flags = {
+        "socket_path": PATH,
+        "phys_bits": "46",
+        "memory_last": "0x1ffffffff",
+        "mmio_base": "0xd0000000",
+        "shared_irqs": "5,10",
+        "msi_last": "255",
+        "kvm_slots": "32",
+    }
+    pools = loaded(flags=flags).server.pools
+    assert pools.physical_address_bits == 46
+    assert (pools.memory_last, pools.mmio_base) == (0x1_FFFF_FFFF, 0xD000_0000)
+    assert (pools.shared_irqs, pools.msi_last, pools.kvm_slot_count) == ((5, 10), 255, 32)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [("phys_bits", "10"), ("shared_irqs", "99"), ("msi_last", "3"), ("kvm_slots", "0")],
+)
+def test_a_pool_that_can_not_be_is_refused_by_the_flags_name(flag: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--{flag.replace('_', '-')}: pools: "):
+        loaded(flags={"socket_path": PATH, flag: text})

@@ -27,13 +27,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from devicehost.bus_regions import RING_QUEUES
 from devicehost.ring.layout import (
+    ADDRESS,
     COMPLETION,
     CONTROL_SIZE,
     CONTROLS,
     ENTRIES,
     ENTRY_SIZE,
     LOOK_AGAIN_S,
+    WHAT,
     Operation,
     RingLayout,
 )
@@ -77,7 +80,8 @@ class Client(Producer):
         memory: all of the ring.
         fds: its descriptors.
         rung: how often it rang the doorbell.
-        slept: how often it slept.
+        drowsy: how often it said that it would sleep.
+        slept: how often it did, with nothing to be seen at the last look.
     """
 
     def __init__(
@@ -87,10 +91,10 @@ class Client(Producer):
         *,
         timeout_s: float = WAIT_S,
         spin_s: float = 20e-6,
-        barrier: Callable[[], None] | None = None,
     ) -> None:
         self.fds = fds
-        self.rung = self.slept = 0
+        self.rung = self.drowsy = self.slept = 0
+        self._all_processors = register()
         self.memory = memoryview(mmap.mmap(fds.memory, fds.size))
         self._poll = select.poll()
         self._poll.register(fds.wake_up, select.POLLIN)
@@ -99,7 +103,7 @@ class Client(Producer):
             queue,
             doorbell=self.ring,
             wait=self.wait,
-            barrier=barrier or register(),
+            barrier=self.barrier,
             timeout_s=timeout_s,
             spin_s=spin_s,
         )
@@ -108,8 +112,14 @@ class Client(Producer):
         self.rung += 1
         os.eventfd_write(self.fds.doorbell, 1)
 
+    def barrier(self) -> None:
+        self._all_processors()
+        self.drowsy += 1
+        self._awake = True
+
     def wait(self, timeout_s: float) -> bool:
-        self.slept += timeout_s > 0
+        self.slept += self._awake
+        self._awake = False
         if not self._poll.poll(timeout_s * 1000):
             return False
         os.eventfd_read(self.fds.wake_up)
@@ -184,14 +194,22 @@ def client_process(
 
 
 def read_with_gaps(
-    fds: Fds, queue: int, *, address: int, accesses: int, gap_s: float, spin_s: float
+    fds: Fds,
+    queue: int,
+    *,
+    address: int,
+    accesses: int,
+    gaps_s: list[float],
+    spin_s: float,
+    processors: list[int],
 ) -> dict[str, Any]:
-    """Read a counter, with a random gap of up to `gap_s` before each access."""
+    """Read a counter, with a random gap before each access, of up to one of `gaps_s`."""
+    os.sched_setaffinity(0, processors)
     client = Client(fds, queue, spin_s=spin_s)
     chance = random.Random(accesses)  # repeatable, not secret
     slowest_s, late = 0.0, 0
     for number in range(1, accesses + 1):
-        _let_pass(chance.uniform(0, gap_s))
+        _let_pass(chance.uniform(0, chance.choice(gaps_s)))
         began = time.perf_counter()
         read = client.mmio_read(address, 8)
         took_s = time.perf_counter() - began
@@ -204,6 +222,7 @@ def read_with_gaps(
         "late_wakeups": client.late_wakeups,
         "rung": client.rung,
         "slept": client.slept,
+        "nearly_slept": client.drowsy - client.slept,
     }
 
 
@@ -230,53 +249,51 @@ def write_and_read_back(fds: Fds, queue: int, *, address: int, size: int) -> dic
 def scribble(fds: Fds, queue: int, *, address: int, everywhere: bool, seed: int) -> dict[str, Any]:
     """Write rubbish into a queue, or all over the ring and its eventfds, until told to stop.
 
-    Entries are announced all the while, so that the server takes them, half of them close
-    to what it would accept.
+    Entries are announced all the while, half of them close to what is allowed. The server
+    takes them only if their numbers are right, so what tells us of its progress is spared:
+    the completions, which it doesn't read.
     """
+    layout = RingLayout(RING_QUEUES)
+    entries = range(layout.entries * ENTRY_SIZE)
+    first = ENTRIES + queue * len(entries)
+    control = CONTROLS + queue * CONTROL_SIZE
+    areas = [range(control, control + CONTROL_SIZE, 8), range(first, first + len(entries), 8)]
+    if everywhere:
+        areas += [range(0, ENTRIES, 8), range(0, fds.size, 8)]
+    spared = range(first + COMPLETION * 8, first + len(entries), ENTRY_SIZE)
+    chance = random.Random(seed)
+    following, scribbled = 1, 0
     with mmap.mmap(fds.memory, fds.size) as mapped, memoryview(mapped) as memory:
-        layout = RingLayout.read_header(memory)
-        entries = layout.queue_entries(memory, queue)
-        words = entries.cast("Q")
-        first = ENTRIES + queue * layout.entries * ENTRY_SIZE
-        control = CONTROLS + queue * CONTROL_SIZE
-        places = [range(control, control + CONTROL_SIZE), range(first, first + len(entries))]
-        if everywhere:
-            places = [range(ENTRIES), range(fds.size)]
-        chance = random.Random(seed)  # repeatable, not secret
-        following, scribbled = 1, 0
+        words = layout.queue_entries(memory, queue).cast("Q")
         while not _is_told_to_stop():
-            for _ in range(50):
-                for sequence in range(following, following + layout.entries):
-                    entry = (sequence % layout.entries) * (ENTRY_SIZE // 8)
-                    if chance.random() < 0.5:
-                        words[entry + 2] = address + chance.randrange(-8, 0x100)
-                        words[entry + 3] = chance.randrange(8) | chance.randrange(40) << 8
-                    words[entry] = sequence
-                    place = chance.choice(chance.choice(places))
-                    rubbish = chance.randbytes(min(chance.randint(1, 16), fds.size - place))
+            for sequence in range(following, following + layout.entries):
+                entry = (sequence % layout.entries) * (ENTRY_SIZE // 8)
+                if chance.random() < 0.5:
+                    words[entry + ADDRESS] = address + chance.randrange(-8, 0x100)
+                    words[entry + WHAT] = chance.randrange(8) | chance.randrange(40) << 8
+                words[entry] = sequence
+                place = chance.choice(chance.choice(areas))
+                if place not in spared:
+                    rubbish = chance.randbytes(chance.randint(1, 8))
                     memory[place : place + len(rubbish)] = rubbish
                     scribbled += 1
-                if everywhere:
-                    _abuse(fds, chance)
-                else:
-                    os.eventfd_write(fds.doorbell, 1)
-                done = (completion >> 1 for completion in words[COMPLETION :: ENTRY_SIZE // 8])
-                near = range(following, following + layout.entries)
-                following = max((n + 1 for n in done if n in near), default=following)
-        entries.release()
+            _abuse(fds, chance if everywhere and chance.random() < 0.1 else None)
+            following = 1 + max(words[COMPLETION :: ENTRY_SIZE // 8]) // 2
         words.release()
     return {"scribbled": scribbled, "taken": following - 1}
 
 
-def _abuse(fds: Fds, chance: random.Random) -> None:
-    """Do to an eventfd whatever one can."""
-    fd = chance.choice([fds.doorbell, fds.wake_up])
-    os.set_blocking(fd, False)
-    with suppress(BlockingIOError):
-        os.eventfd_read(fd)
-    with suppress(BlockingIOError):
-        os.eventfd_write(fd, chance.choice([1, chance.randrange(1 << 63), (1 << 64) - 2]))
-    os.set_blocking(fd, chance.random() < 0.5)
+def _abuse(fds: Fds, chance: random.Random | None) -> None:
+    """Ring the doorbell, or do to the eventfds whatever one can."""
+    for fd in (fds.doorbell, fds.wake_up):
+        os.set_blocking(fd, False)
+        with suppress(BlockingIOError):
+            os.eventfd_read(fd)
+        if chance is not None:
+            os.eventfd_write(fd, chance.choice([1, chance.randrange(1 << 63), (1 << 64) - 2]))
+            os.set_blocking(fd, chance.random() < 0.5)
+    if chance is None:
+        os.eventfd_write(fds.doorbell, 1)
 
 
 def _let_pass(seconds: float) -> None:

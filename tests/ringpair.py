@@ -1,6 +1,7 @@
-"""Both ends of a queue in one thread, and a device behind it.
+"""The server's end of a ring for tests, and a device behind it.
 
-Where the client would sleep, the server works:
+A `Pair` is both ends of a queue in one thread. Where the client would sleep, the server
+works:
 
     pair = Pair(io)
     pair.client.read(Operation.MMIO_READ, BASE, data)
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from daemonlab import wait_until
 from devicehost.ring.consumer import Accesses, Consumer
 from devicehost.ring.layout import RingLayout
 from devicehost.ring.producer import Producer
-from devicehost_server.endpoints.ring import status_of
+from devicehost_server.endpoints.ring import Ring, status_of
 from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange, PioAddressRange
@@ -26,14 +28,18 @@ SIZE = 0x100
 class Board(DeviceIo):
     """Memory, and a list of all that was done to it; it may be told to fail.
 
+    Args:
+        bases: of its ranges; by default those of `bus_with`.
+
     Attributes:
-        content: the memory, for both of its ranges.
+        content: the memory, the same for all ranges.
         seen: the accesses, in order: operation, offset, data written or size read.
         failing: what it raises, if anything.
         before: what happens at the beginning of each access.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *bases: int) -> None:
+        self._bases = bases or (BASE, PORT)
         self.content = bytearray(SIZE)
         self.seen: list[tuple[str, int, bytes | int]] = []
         self.failing: BaseException | None = None
@@ -62,7 +68,7 @@ class Board(DeviceIo):
         self.content[offset : offset + len(data)] = data
 
     def _begin(self, base: int, data: WritableBuffer | ReadableBuffer) -> None:
-        assert base in (BASE, PORT)
+        assert base in self._bases
         self.before(data)
         if self.failing is not None:
             raise self.failing
@@ -85,6 +91,7 @@ class Pair:
         slept: the time-outs, in seconds, with which the client slept.
         woken: how often the server woke the client.
         signalled: what the client is told after its sleep.
+        at_doorbell: what happens when the client rings.
         at_barrier: what happens elsewhere at the barrier of the client.
         asleep: what happens while the client sleeps.
     """
@@ -96,12 +103,13 @@ class Pair:
         self.slept: list[float] = []
         self.woken = 0
         self.signalled = True
+        self.at_doorbell: Callable[[], object] = lambda: None
         self.at_barrier: Callable[[], object] = lambda: None
         self.asleep: Callable[[], object] = lambda: self.server.serve(1)
         self.client = Producer(
             self.memory,
             0,
-            doorbell=lambda: None,
+            doorbell=self._doorbell,
             wait=self._wait,
             barrier=self._barrier,
             timeout_s=timeout_s,
@@ -110,6 +118,9 @@ class Pair:
         self.server = Consumer(
             self.memory, layout, 0, accesses, status_of=status_of, wake=self._wake
         )
+
+    def _doorbell(self) -> None:
+        self.at_doorbell()
 
     def _barrier(self) -> None:
         self.at_barrier()
@@ -121,3 +132,33 @@ class Pair:
 
     def _wake(self) -> None:
         self.woken += 1
+
+
+class WatchedRing(Ring):
+    """A ring whose poller can be watched falling asleep.
+
+    Attributes:
+        slept: how often it looked for the last time before a sleep, and found nothing.
+        nearly_slept: how often it found something.
+        at_last_look: what happens just before.
+    """
+
+    slept = nearly_slept = 0
+
+    @staticmethod
+    def at_last_look() -> object:
+        """Nothing, unless a test puts something else here."""
+
+    def until_asleep(self) -> None:
+        """Wait until the next sleep has begun; it looks again, so there is always one more."""
+        before = self.slept
+        wait_until(lambda: self.slept > before, "the poller doesn't fall asleep")
+
+    def _is_pending(self) -> bool:
+        self.at_last_look()
+        pending = super()._is_pending()
+        if pending:
+            self.nearly_slept += 1
+        else:
+            self.slept += 1
+        return pending

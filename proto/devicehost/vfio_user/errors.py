@@ -132,9 +132,17 @@ class OutOfStep(ProtocolViolation):
 
 
 class BadHandshake(ProtocolViolation):
-    """The peers can't agree on a version, or one of them spoke before they did."""
+    """The peers can't agree on a version, or one of them spoke before they did.
+
+    Attributes:
+        errno: the error number that the server answers with, or did.
+    """
 
     reason = "BAD_HANDSHAKE"
+
+    def __init__(self, message: str, /, errno: int = EINVAL, **facts: Fact) -> None:
+        super().__init__(message, errno=errno, **facts)
+        self.errno = errno
 
 
 class UnexpectedReply(ProtocolViolation):

@@ -21,8 +21,9 @@ What can be wrong, and what comes of it:
                                                     file descriptors are stray
     file descriptors of no message                  stray
 
-Stray ones have to be closed by the caller. Each one that is fed comes out exactly once:
-with a message, or as stray.
+Stray ones have to be closed by the caller. Each one that is fed comes out exactly once: with
+a message, or as stray. The caller reads with room for one more than the limit; otherwise the
+kernel closes what is too many, and nobody learns of it.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class ReceiveBuffer:
         self.empty = not (self._partial or self._to_drain or self._broken)
         return items
 
-    def close(self) -> list[Item]:
+    def close(self) -> list[StrayFds]:
         """Take no more. The file descriptors of a message that is unfinished are stray."""
         fds, self._fds = self._fds, ()
         self._broken = True

@@ -138,10 +138,12 @@ def _decode_chain(payload: memoryview, first: int) -> tuple[RegionCapability, ..
     """Follow the chain of capabilities that begins at offset `first`, unless that is 0."""
     name = RegionInfo.NAME
     found: list[RegionCapability] = []
-    start = first
-    for _ in range(MAX_CAPABILITIES):
-        if start == 0:
-            return tuple(found)
+    start, visited = first, 0
+    while start:
+        visited += 1
+        if visited > MAX_CAPABILITIES:
+            allowed = f"at most {MAX_CAPABILITIES}, without a loop"
+            raise MalformedMessage(name, "number of capabilities", visited, allowed)
         if not INFO.size <= start <= len(payload) - CAPABILITY.size:
             allowed = f"{INFO.size} to {len(payload) - CAPABILITY.size}, or 0"
             raise MalformedMessage(name, "offset of a capability", start, allowed)
@@ -149,8 +151,7 @@ def _decode_chain(payload: memoryview, first: int) -> tuple[RegionCapability, ..
         if kind := _KINDS.get((kind_id, version)):
             found.append(kind.decode(payload, start + CAPABILITY.size))
         start = following
-    allowed = f"at most {MAX_CAPABILITIES}, without a loop"
-    raise MalformedMessage(name, "number of capabilities", f"over {MAX_CAPABILITIES}", allowed)
+    return tuple(found)
 
 
 def _encode_chain(capabilities: tuple[RegionCapability, ...]) -> bytes:

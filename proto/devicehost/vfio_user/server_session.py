@@ -16,12 +16,19 @@ from devicehost.vfio_user.session import Session, State
 
 
 class ServerSession(Session):
-    """The session of a server with one client. What it serves is its owner's business."""
+    """The session of a server with one client. What it serves is its owner's business.
+
+    Args:
+        limits: what is taken from the client.
+        turn_away: an errno to answer the client's VERSION with, where there is no place for
+            it, so that it learns why: EBUSY, EPERM. The session ends with that.
+    """
 
     ROLE: ClassVar[Role] = Role.SERVER
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, turn_away: int | None = None) -> None:
         super().__init__(limits)
+        self._turn_away = turn_away
         self._max_count = 0  # no access is taken before the session is open
 
     def next_access(self, buffer: ReadableBuffer, start: int, end: int) -> AccessFields | None:
@@ -50,6 +57,8 @@ class ServerSession(Session):
             raise BadHandshake(f"{header!r} came before VERSION")
         if header.posted:
             raise BadHandshake("VERSION came without the wish for an answer")
+        if self._turn_away is not None:
+            raise BadHandshake("the client was turned away", errno=self._turn_away)
         try:
             proposed = self._decode_version(message)
             proposed.check_fds(len(message.fds))

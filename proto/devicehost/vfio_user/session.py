@@ -24,12 +24,13 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
-from errno import EINVAL, EIO, ENOTSUP, EPROTO
+from errno import EIO, ENOTSUP, EPROTO
 from typing import Any, ClassVar, Final
 
 from devicehost.vfio_user.access import RegionWriteMulti
 from devicehost.vfio_user.errors import (
     AlreadyAnswered,
+    BadHandshake,
     BadMessage,
     BadValue,
     MalformedMessage,
@@ -147,7 +148,7 @@ class Session(ABC):
         """
         within_message = self._state is not State.OVER and not self._buffer.empty
         self._state = State.OVER
-        return [*self._strays(), Ended(self._in_flight.clear(), within_message)]
+        return [*self._buffer.close(), Ended(self._in_flight.clear(), within_message)]
 
     def _receive(self, message: Message) -> list[Event]:
         if self._state is State.OVER:  # since an earlier message of the same read
@@ -168,18 +169,14 @@ class Session(ABC):
         return _stray(message) if event is None else [*_stray(message), event]
 
     def _end(self, fault: ProtocolViolation, header: Header | None = None) -> list[Event]:
-        """End the session, with an error reply if it is a command that did it."""
+        """End the session, with an error reply if it is a command that was the wrong beginning."""
         if self._state is State.OVER:  # since an earlier message of the same read
             return []
         self._state = State.OVER
         answer = None
-        if header is not None and header.type == COMMAND_TYPE:
-            answer = _refusal(header, EINVAL)
-        return [*self._strays(), Violation(fault, answer)]
-
-    def _strays(self) -> list[StrayFds]:
-        """Close the buffer; return the file descriptors that it held."""
-        return [item for item in self._buffer.close() if isinstance(item, StrayFds)]
+        if header is not None and header.type == COMMAND_TYPE and isinstance(fault, BadHandshake):
+            answer = _refusal(header, fault.errno)
+        return [*self._buffer.close(), Violation(fault, answer)]
 
     # Commands from the peer.
 

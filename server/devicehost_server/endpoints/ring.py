@@ -79,9 +79,9 @@ class Ring:
             self._bells = undo.enter_context(select.epoll(2))
             for bell in (self.doorbell, self._own_bell):
                 self._bells.register(bell, select.EPOLLIN | select.EPOLLET)
-            self._map = mmap.mmap(self.fd, self.size)
+            # Unmapped when the last view of it goes, which may be one that a device keeps.
+            self._memory = memoryview(mmap.mmap(self.fd, self.size))
             self._fds = undo.pop_all()
-        self._memory = memoryview(self._map)
         self._layout.write_header(self._memory)
         self._words = self._memory.cast("Q")
 
@@ -177,10 +177,9 @@ class Ring:
         with self._lock:  # whoever holds it may be about to signal an eventfd
             for consumer in self._consumers.values():
                 consumer.close()
+            self._consumers = {}
             self._words.release()
             self._memory.release()
-            with suppress(BufferError):  # a device has kept a part: it is unmapped with it
-                self._map.close()
             self._fds.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.consumer import BURST_MAX
-from devicehost.ring.layout import CONTROLS, DATA_MAX, LOOK_AGAIN_S, Operation
+from devicehost.ring.layout import CONTROLS, DATA_MAX, LOOK_AGAIN_S, NEED_WAKEUP, Operation
 from devicehost.ring.producer import AccessFailed, AccessOverdue
 from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import DeviceTimeout
@@ -147,6 +147,22 @@ def test_a_full_queue_is_waited_for_until_half_of_it_is_free(io: IoManager, boar
     assert waiting == [4]
     pair.client.flush()
     assert [data for _, _, data in board.seen] == [bytes([number]) for number in range(12)]
+
+
+def test_room_is_as_large_as_the_queue_after_an_answer_that_came_at_once(
+    io: IoManager, board: Board
+) -> None:
+    pair = Pair(io, 4)
+    struct.pack_into("<Q", pair.memory, NEED_WAKEUP * 8, 1)
+    pair.at_doorbell = lambda: pair.server.serve(1)
+    read(pair)
+    assert pair.slept == []
+    pair.at_doorbell = lambda: None
+    for number in range(5):
+        pair.client.post(Operation.MMIO_POST, BASE, bytes([number]))
+    assert len(pair.slept) == 1
+    pair.client.flush()
+    assert [data for _, _, data in board.seen[1:]] == [bytes([number]) for number in range(5)]
 
 
 def test_a_server_takes_so_many_at_once_and_no_more(io: IoManager) -> None:

@@ -152,7 +152,7 @@ def test_the_server_takes_nothing_that_is_not_a_plain_access(
 
 
 def test_the_server_takes_nothing_before_the_session_is_open_or_after_it_is_over() -> None:
-    read = access(Command.REGION_READ, 0, 0, 4)
+    read = access(Command.REGION_READ, 0, 0, 1)
     server = ServerSession()
     assert server.next_access(read, 0, 32) is None
     server.receive_data(struct.pack("<HHIIIHH", 0, 1, 20, 0, 0, 0, 0))
@@ -166,6 +166,13 @@ def test_the_server_takes_no_more_data_than_its_limit() -> None:
     server.receive_data(struct.pack("<HHIIIHH", 0, 1, 20, 0, 0, 0, 0))
     assert server.next_access(access(Command.REGION_READ, 0, 0, 8), 0, 32) is not None
     assert server.next_access(access(Command.REGION_READ, 0, 0, 9), 0, 32) is None
+
+
+def test_an_access_that_is_cut_behind_another_one_is_not_taken(server: ServerSession) -> None:
+    write = access(Command.REGION_WRITE, 0, 0, 4, b"abcd")
+    data = write + write
+    assert server.next_access(data, 36, 72) is not None
+    assert server.next_access(data, 36, 71) is None
 
 
 def test_an_access_at_the_very_end_of_64_bits_is_plain(server: ServerSession) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from errno import EINVAL
+from errno import EBUSY, EINVAL
 
 import pytest
 
@@ -97,6 +97,20 @@ def test_a_server_refuses_what_is_no_version_and_ends(data: bytes, words: str) -
     assert violation.answer.data == packed(command, b"", REPLY | ERROR, error=EINVAL)
     assert server.state is State.OVER
     assert server.receive_data(version()) == []
+
+
+def test_a_client_that_is_turned_away_learns_why() -> None:
+    client, server = ClientSession(), ServerSession(turn_away=EBUSY)
+    [violation] = server.receive_data(client.propose().data)
+    assert isinstance(violation, Violation)
+    assert violation.answer is not None
+    assert server.state is State.OVER
+    [refused] = client.receive_data(violation.answer.data)
+    assert isinstance(refused, Violation)
+    assert isinstance(refused.fault, BadHandshake)
+    assert refused.fault.errno == EBUSY
+    assert "Device or resource busy" in str(refused.fault)
+    assert client.state is State.OVER
 
 
 def test_a_server_ends_without_an_answer_when_none_is_wanted() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from devicehost.vfio_user import (
+    DeviceFlags,
     DeviceInfo,
     DeviceReset,
     DmaData,
@@ -26,16 +27,21 @@ from devicehost.vfio_user import (
     GetRegionInfo,
     GetRegionIoFds,
     IoEventFd,
+    IoEventFdFlags,
     IoRegionFd,
+    IoRegionFdFlags,
     IrqAction,
     IrqData,
+    IrqFlags,
     IrqInfo,
     MalformedMessage,
+    MmapArea,
     RegionData,
     RegionFlags,
     RegionInfo,
     RegionIoFds,
     RegionRead,
+    RegionType,
     RegionWrite,
     RegionWriteMulti,
     RegionWritesDone,
@@ -308,6 +314,7 @@ REPLIES = [
     reply(RegionIoFds, FDS_2, "index", INFO, 16, 0, 1, 0),
     reply(RegionIoFds, FDS_2, "argsz", INFO, 56, 0, 2, 1),
     reply(RegionIoFds, FDS_2, "argsz", INFO, 12, 0, 2, 0),
+    reply(RegionIoFds, GetRegionIoFds(2, argsz=56), "argsz", INFO, 56, 0, 2, 1),
     reply(RegionIoFds, FDS_2, "sub-regions", INFO, 16, 0, 2, 1),
     reply(RegionIoFds, FDS_2, "sub-regions", INFO, 16, 0, 2, 0xFFFF_FFFF),
     reply(RegionIoFds, FDS_2, "sub-regions", INFO + "Q", 24, 0, 2, 0, 0),
@@ -421,6 +428,13 @@ def test_a_span_may_end_at_the_very_end_of_64_bits() -> None:
     assert RegionRead.decode(payload) == RegionRead(0, TOP, 1)
     whole = DmaMap.decode(memoryview(struct.pack("<IIQQQ", 32, 1, 0, 1, TOP)))
     assert whole == DmaMap(1, TOP, DmaFlags.READ)
+    fds = RegionIoFds((IoEventFd(TOP, 1, 0),))
+    assert RegionIoFds.decode(memoryview(fds.encode(FDS_2)), FDS_2) == fds
+
+
+def test_the_last_subindex_is_the_last_of_32_bits() -> None:
+    payload = struct.pack("<IIIII", 20, 0x21, 0, 0xFFFF_FFFF, 1)
+    assert SetIrqs.decode(memoryview(payload)).start == 0xFFFF_FFFF
 
 
 @pytest.mark.parametrize(
@@ -465,6 +479,38 @@ def test_a_truncated_reply_of_libvfio_user_is_understood() -> None:
     assert answered.needs_argsz == 96
 
 
+def test_capabilities_without_the_flag_are_not_there() -> None:
+    payload = struct.pack("<IIIIQQ HHIII", 48, 1, 2, 32, 0x1000, 0, 2, 1, 0, 7, 7)
+    assert RegionInfo.decode(memoryview(payload), REGION_2) == RegionInfo(0x1000, RegionFlags.READ)
+
+
+@pytest.mark.parametrize("number", [1, 3, 64])
+def test_a_chain_of_capabilities_comes_out_as_it_was_put_in(number: int) -> None:
+    chain = tuple(RegionType(at, 100 + at) for at in range(number))
+    info = RegionInfo(0x1000, RegionFlags.READ, capabilities=chain)
+    assert RegionInfo.decode(memoryview(info.encode(REGION_2)), REGION_2) == info
+
+
+def test_a_chain_of_too_many_capabilities_is_refused() -> None:
+    chain = (RegionType(0, 0),) * 65
+    payload = RegionInfo(0x1000, RegionFlags.READ, capabilities=chain).encode(REGION_2)
+    with pytest.raises(MalformedMessage, match="number of capabilities"):
+        RegionInfo.decode(memoryview(payload), REGION_2)
+
+
+def test_an_area_may_end_where_its_region_does() -> None:
+    whole = RegionInfo(0x1000, RegionFlags.MMAP, 0, (SparseMmap((MmapArea(0x400, 0xC00),)),))
+    decoded = RegionInfo.decode(memoryview(whole.encode(REGION_2)), REGION_2)
+    assert decoded == whole
+    assert decoded.needs_argsz == 0
+
+
+@pytest.mark.parametrize("flags", [1, 2, 3, 5, 6, 7, 9, 10, 11])
+def test_a_mapping_has_one_way_of_access_or_leaves_it_open(flags: int) -> None:
+    payload = struct.pack("<IIQQQ", 32, flags, 0, 0, 0x1000)
+    assert DmaMap.decode(memoryview(payload)).flags == flags
+
+
 def test_a_capability_that_is_not_known_is_passed_over() -> None:
     payload = struct.pack(
         "<IIIIQQ HHI HHI HHIII", 64, 8, 2, 40, 0x1000, 0, 3, 1, 48, 1, 9, 32, 2, 1, 0, 0xAB, 1
@@ -473,6 +519,15 @@ def test_a_capability_that_is_not_known_is_passed_over() -> None:
     assert [repr(capability) for capability in info.capabilities] == [
         "RegionType(type=171, subtype=1)"
     ]
+
+
+def test_flags_have_the_values_of_linux() -> None:
+    assert [flag.value for flag in DeviceFlags] == [1, 2, 4]
+    assert [flag.value for flag in RegionFlags] == [1, 2, 4]
+    assert [flag.value for flag in IrqFlags] == [1, 2, 4, 8]
+    assert [flag.value for flag in DmaFlags] == [1, 2, 4, 8]
+    assert [flag.value for flag in IoEventFdFlags] == [1, 2, 8]
+    assert [flag.value for flag in IoRegionFdFlags] == [1, 2]
 
 
 def test_flags_of_an_answer_that_are_not_known_are_kept() -> None:

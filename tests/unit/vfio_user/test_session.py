@@ -175,6 +175,16 @@ def test_a_failure_is_told_with_its_errno(client: ClientSession, server: ServerS
     assert client.receive_data(answer.data) == [Failed(sent.message_id, ENOENT)]
 
 
+@pytest.mark.parametrize("errno", [1, 22, 4095])
+def test_each_errno_that_linux_can_return_gets_through(
+    client: ClientSession, server: ServerSession, errno: int
+) -> None:
+    sent = client.request(READ)
+    answer = server.fail(received(server, sent.data), errno)
+    assert answer is not None
+    assert client.receive_data(answer.data) == [Failed(sent.message_id, errno)]
+
+
 @pytest.mark.parametrize("errno", [0, 4096, 0xFFFF_FFFF])
 def test_a_failure_without_a_real_errno_is_an_io_error(
     client: ClientSession, server: ServerSession, errno: int
@@ -606,6 +616,34 @@ def test_nothing_is_sent_that_the_peer_does_not_take() -> None:
     with pytest.raises(OverPeerLimit, match="2 file descriptors"):
         server.reply(request, two, [5, 6])
     assert server.fail(request, EINVAL) is not None
+
+
+def test_as_much_as_the_peer_takes_is_sent_and_taken() -> None:
+    client, server = agreed(
+        Limits(max_data_xfer_size=100, max_msg_fds=2), Limits(max_data_xfer_size=100, max_msg_fds=2)
+    )
+    for payload in (RegionRead(0, 0, 100), RegionWrite(0, 0, bytes(100))):
+        assert received(server, client.request(payload).data).payload == payload
+    write = DmaWrite(0, bytes(100))
+    assert received(client, server.request(write).data).payload == write
+    irqs = SetIrqs(0, 0, 2, IrqAction.TRIGGER, IrqData.EVENTFD)
+    [request] = server.receive_data(client.request(irqs, [5, 6]).data, [105, 106])
+    assert isinstance(request, Request)
+    assert request.fds == (105, 106)
+    assert client.start_read(bytearray(132), 0, 0, 100)
+
+
+def test_nothing_is_asked_when_an_open_session_is_over(
+    client: ClientSession, server: ServerSession
+) -> None:
+    client.receive_eof()
+    server.receive_eof()
+    with pytest.raises(NotOpen, match="over"):
+        client.request(READ)
+    with pytest.raises(NotOpen, match="over"):
+        server.request(DmaRead(0, 1))
+    with pytest.raises(NotOpen, match="over"):
+        client.start_read(bytearray(32), 0, 0, 4)
 
 
 def test_several_writes_in_one_message_are_not_sent_if_they_were_not_agreed_on() -> None:

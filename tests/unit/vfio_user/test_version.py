@@ -141,6 +141,20 @@ def test_a_capability_with_a_wrong_value_is_refused(name: str, value: object) ->
     assert refused.value.metadata["field"] in {name, *(value if isinstance(value, dict) else ())}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_msg_fds", 0),
+        ("max_data_xfer_size", 1),
+        ("max_dma_maps", 1),
+        ("pgsizes", 4096),
+        ("max_msg_fds", (1 << 64) - 1),
+    ],
+)
+def test_a_capability_may_be_as_small_or_large_as_this(name: str, value: int) -> None:
+    assert getattr(decoded({name: value}), name) == value
+
+
 def test_a_long_value_is_cut_short_in_the_error() -> None:
     with pytest.raises(MalformedMessage) as refused:
         decoded({"max_msg_fds": "x" * 3000})
@@ -238,6 +252,12 @@ def test_a_server_that_says_nothing_has_the_defaults_of_the_specification() -> N
     assert not agreed.write_multiple
 
 
+def test_a_peer_that_says_nothing_takes_no_more_data_than_the_default() -> None:
+    silent, generous = Version(0, 0), Limits(max_data_xfer_size=4 << 20)
+    agreed = agreement(answer(silent, generous), silent.capabilities, generous)
+    assert agreed.max_data_xfer_size == 1 << 20
+
+
 def test_a_peer_that_takes_no_fds_gets_none() -> None:
     mute = Version(0, 9, Capabilities(max_msg_fds=0))
     assert agreement(answer(mute, Limits()), mute.capabilities, Limits()).max_msg_fds == 0
@@ -269,6 +289,17 @@ def test_a_twin_socket_that_is_not_there_is_fine() -> None:
 
 
 # Limits.
+
+
+def test_the_limits_are_those_of_the_documentation() -> None:
+    limits = Limits()
+    assert limits.max_data_xfer_size == 1048576
+    assert limits.max_msg_fds == 8
+    assert limits.max_dma_maps == 65535
+    assert limits.page_sizes == 4096
+    assert limits.max_version_data == 4096
+    assert limits.max_drained_size == 16777216
+    Limits(max_data_xfer_size=1, max_msg_fds=0, max_dma_maps=1, max_version_data=1)
 
 
 @pytest.mark.parametrize(

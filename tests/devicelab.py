@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from devicehost_server.devices.base import DeviceContext, Hosted
 from devicehost_server.model.clock import ManualClock
+from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.resources import (
     AddressConstraint,
@@ -43,11 +44,12 @@ class Lab:
     def __init__(self, wall_ns: int = 0) -> None:
         self.clock = ManualClock(wall_ns)
         self.interrupts = InterruptController()
+        self.memory = GuestMemory()
 
     def host(self, device: D) -> D:
         """Lead `device` through its life up to the first access."""
         resources = DeviceResources(satisfy(c) for c in device.get_resource_constraints())
-        device.assign(DeviceContext("dut", resources, self.clock, self.interrupts))
+        device.assign(DeviceContext("dut", resources, self.clock, self.interrupts, self.memory))
         device.start()
         return device
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,15 @@ from devicehost_server.device_spec import DeviceSpec, device_from_table, parse_d
 from devicehost_server.devices.config import parse_int
 from devicehost_server.listeners import TcpListener, UnixListener
 from devicehost_server.model.errors import BadConfig
-from devicehost_server.server import ServerConfig
+from devicehost_server.server import SPIN_S, ServerConfig
 from devicehost_server.settings import ConfigError, Setting, resolve
+from devicehost_server.unix_socket import UNIX_PATH_MAX
+
+LOCAL_SUFFIX = ".vfio-user"
+"""What the local socket's path has behind that of the gRPC API, unless told otherwise."""
+
+NO_SOCKET = "none"
+"""Stands for no local socket."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
@@ -67,6 +75,22 @@ def _seconds(text: str) -> float:
     if not 0.001 <= seconds <= 3600:  # noqa: PLR2004 # stands in the message
         raise ValueError("allowed: seconds, 0.001 to 3600")
     return seconds
+
+
+def _spin(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 0.01:  # noqa: PLR2004 # stands in the message
+        raise ValueError("allowed: seconds, 0 to 0.01; 0 for never")
+    return seconds
+
+
+def _path_or_none(text: str) -> str:
+    if not text:
+        raise ValueError(f"allowed: a path, or {NO_SOCKET!r}")
+    return text
 
 
 def _count(text: str) -> int:
@@ -123,9 +147,25 @@ SETTINGS = (
         "Unix socket for the gRPC API; PATH.lock guards it",
         _LISTEN,
     ),
+    Setting(
+        "local-socket",
+        _path_or_none,
+        "",
+        "PATH",
+        "vfio-user socket for clients on this host: memory, eventfds, the ring; none for none"
+        f" [the socket path and {LOCAL_SUFFIX}]",
+        _LISTEN,
+    ),
     Setting("fd", _descriptor, None, "N", "an inherited Unix socket instead of a path", _LISTEN),
-    Setting("socket-mode", _octal_mode, 0o600, "MODE", "its permissions, in octal [0600]", _LISTEN),
-    Setting("socket-group", str, "", "GROUP", "the group that owns it [the process's]", _LISTEN),
+    Setting(
+        "socket-mode",
+        _octal_mode,
+        0o600,
+        "MODE",
+        "the sockets' permissions, in octal [0600]",
+        _LISTEN,
+    ),
+    Setting("socket-group", str, "", "GROUP", "the group that owns them [the process's]", _LISTEN),
     Setting(
         "tcp", _host_and_port, None, "HOST:PORT", "TCP address, with TLS; port 0 is any", _LISTEN
     ),
@@ -154,6 +194,15 @@ SETTINGS = (
     ),
     Setting(
         "streams-max", _count, 60, "N", "streams (vCPUs and watches) open at once [60]", _LIMITS
+    ),
+    Setting(
+        "spin",
+        _spin,
+        SPIN_S,
+        "S",
+        "the longest that the local ways look for the next access before they sleep,"
+        f" up to 0.01; 0 for never [{SPIN_S}]",
+        _LIMITS,
     ),
     Setting(
         "count-accesses",
@@ -249,9 +298,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _server_config(values: dict[str, Any]) -> ServerConfig:
+    owner = (values["socket_mode"], values["socket_group"])
     unix = None
     if values["socket_path"] is not None:
-        unix = UnixListener(values["socket_path"], values["socket_mode"], values["socket_group"])
+        unix = UnixListener(values["socket_path"], *owner)
+    local_path = _local_path(values["local_socket"], values["socket_path"])
     tcp = None
     if values["tcp"] is not None:
         host, port = values["tcp"]
@@ -271,15 +322,34 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         raise ConfigError("nowhere to listen: give --socket-path, --fd or --tcp")
     return ServerConfig(
         unix=unix,
+        local=None if local_path is None else UnixListener(local_path, *owner),
         fd=values["fd"],
         tcp=tcp,
         allowed_names=values["tls_allow"],
         streams_max=values["streams_max"],
         access_timeout_s=values["access_timeout"],
         drain_timeout_s=values["drain_timeout"],
+        spin_s=values["spin"],
         count_accesses=values["count_accesses"],
         pools=_pools(values),
     )
+
+
+def _local_path(text: str, socket_path: Path | None) -> Path | None:
+    """Where the local socket is: where it was asked for, or beside the one of the API."""
+    if text == NO_SOCKET or (not text and socket_path is None):
+        return None
+    if text:
+        if Path(text) == socket_path:
+            raise ConfigError("--socket-path and --local-socket are the same")
+        return Path(text)
+    path = Path(f"{socket_path}{LOCAL_SUFFIX}")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise ConfigError(
+            f"socket path {path} is longer than {UNIX_PATH_MAX} bytes: give --local-socket PATH,"
+            f" or {NO_SOCKET}"
+        )
+    return path
 
 
 _POOL_FIELDS = {

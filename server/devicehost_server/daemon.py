@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -43,6 +44,15 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STARTED = signal.SIGUSR1
 """What the thread that starts the server sends to the main one."""
 
+_SWITCH_S = 50e-6
+"""How long a thread that never waits keeps the interpreter from others that want it. The
+ring's poller is one, while it spins: at Python's own 5 ms, a gRPC call would wait for that
+long each time that one of its threads has a turn."""
+
+_FILES_MAX = 1 << 14
+"""Open files that are enough: a client may hand over one for each interrupt, and one for
+each block of memory."""
+
 _END_S = 5.0
 """How long devices have to close, beyond the time for accesses in flight."""
 
@@ -51,9 +61,10 @@ _END_S = 5.0
 _DESCRIPTION = """\
 Host the devices of one virtual machine in a process of their own.
 
-A VMM forwards each access that traps to this server, over gRPC, and the devices answer.
-Devices are plugged at the start, with --device or from a file, or at any time later,
-through the API (devicehostctl device plug).
+A VMM forwards each access that traps to this server, and the devices answer. On one host
+it does so by the local socket, and by memory that it shares there; from anywhere, over
+gRPC. Devices are plugged at the start, with --device or from a file, or at any time later,
+through the gRPC API (devicehostctl device plug).
 """
 
 _EPILOG = """\
@@ -191,6 +202,8 @@ def serve(config: DaemonConfig) -> int:
         ListenError: it can't listen where it should.
     """
     logs.set_up(config.log_level, config.log_format)
+    sys.setswitchinterval(_SWITCH_S)
+    _allow_files()
     server = DeviceServer(config.server)
     starting = _Start(server, config)
     number = signal.sigwait({*_END_SIGNALS, _STARTED})
@@ -208,6 +221,14 @@ def serve(config: DaemonConfig) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
     _stop(server, config)
     return 0
+
+
+def _allow_files() -> None:
+    """Let the process have as many open files as it may, and may need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Start(threading.Thread):
@@ -243,12 +264,13 @@ class _Start(threading.Thread):
 
 def _announce(server: DeviceServer, config: DaemonConfig) -> None:
     """Tell everybody that the server is ready."""
-    unix = config.server.unix
+    unix, local = config.server.unix, config.server.local
     _log.info(
         "ready",
         version=VERSION,
         pid=os.getpid(),
         socket=str(unix.path) if unix else None,
+        local_socket=str(local.path) if local else None,
         tcp_port=server.tcp_port,
         devices=len(config.devices),
     )

@@ -41,6 +41,7 @@ from devicehost_server.model.errors import (
     GenerationMismatch,
     NoSuchDevice,
 )
+from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.names import check_name
@@ -76,6 +77,7 @@ class DeviceManager:
         io: the bus.
         resources: the pools.
         interrupts: where the devices' lines end.
+        memory: the guest's, for the devices.
         clock: what the devices live by.
         on_fault: told of devices that raise while they are closed.
     """
@@ -87,6 +89,7 @@ class DeviceManager:
         io: IoManager,
         resources: ResourceManager,
         interrupts: InterruptController,
+        memory: GuestMemory,
         clock: Clock,
         on_fault: FaultReporter,
     ) -> None:
@@ -94,6 +97,7 @@ class DeviceManager:
         self._io = io
         self._resources = resources
         self._interrupts = interrupts
+        self._memory = memory
         self._clock = clock
         self._on_fault = on_fault
         self._lock = threading.Lock()
@@ -183,7 +187,9 @@ class DeviceManager:
                 resources = self._resources.allocate(constraints, owner)
             undo.callback(self._resources.release, resources, owner)
             undo.callback(self._close_device, device_id, hosted)
-            context = DeviceContext(device_id, resources, self._clock, self._interrupts)
+            context = DeviceContext(
+                device_id, resources, self._clock, self._interrupts, self._memory
+            )
             with _step("assign", device_id):
                 hosted.assign(context)
             with _step("start", device_id):

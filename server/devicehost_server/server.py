@@ -1,4 +1,4 @@
-"""One device server: the parts of one VM, put together, and its gRPC API.
+"""One device server: the parts of one VM, put together, its gRPC API and its local socket.
 
     server = DeviceServer(ServerConfig(unix=UnixListener(Path("/run/vm1/devices.sock"))))
     server.start()
@@ -36,10 +36,13 @@ from devicehost_server.allocation import PoolConfig, ResourceManager
 from devicehost_server.device_info import DeviceEvent, DeviceState
 from devicehost_server.device_manager import DeviceManager
 from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.endpoints.bus import Bus
+from devicehost_server.endpoints.sockets import BusSocket
 from devicehost_server.inherited import InheritedSocket
-from devicehost_server.listeners import BoundUnixSocket, TcpListener, UnixListener, bind_tcp
+from devicehost_server.listeners import TcpListener, UnixListener, bind_tcp, bind_unix
 from devicehost_server.model.clock import SystemClock
 from devicehost_server.model.counters import AccessCounters
+from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.services.feeds import Feeds
@@ -50,8 +53,12 @@ from devicehost_server.services.interrupt_service import InterruptService
 from devicehost_server.services.io_service import IoService
 from devicehost_server.services.resource_service import ResourceService
 from devicehost_server.services.session_service import SessionService
+from devicehost_server.unix_socket import SocketPath
 
 _log = structlog.get_logger(__name__)
+
+SPIN_S = 200e-6
+"""The longest that the local ways look for the next access, unless told otherwise."""
 
 UNARY_WORKERS = 4
 """Workers that streams can't take, so that other calls always find one."""
@@ -73,7 +80,8 @@ class ServerConfig:
     """How a server is set up.
 
     Attributes:
-        unix: the Unix socket to listen on, if any.
+        unix: the Unix socket of the gRPC API, if any.
+        local: the local socket (vfio-user), if any.
         fd: an inherited Unix socket, if any.
         tcp: the TCP socket to listen on, if any.
         allowed_names: names in certificates of TCP clients that may call; empty for all
@@ -81,17 +89,21 @@ class ServerConfig:
         streams_max: how many streams (vCPUs and watches) may be open at once.
         access_timeout_s: how long one access may take, in seconds.
         drain_timeout_s: how long to wait for accesses in flight, in seconds.
+        spin_s: the longest that the local ways look for the next access before they sleep,
+            in seconds; 0 to sleep at once.
         count_accesses: whether to count accesses by device.
         pools: what there is to allocate.
     """
 
     unix: UnixListener | None = None
+    local: UnixListener | None = None
     fd: int | None = None
     tcp: TcpListener | None = None
     allowed_names: frozenset[str] = frozenset()
     streams_max: int = 60
     access_timeout_s: float = 1.0
     drain_timeout_s: float = 5.0
+    spin_s: float = SPIN_S
     count_accesses: bool = True
     pools: PoolConfig = field(default_factory=PoolConfig)
 
@@ -103,6 +115,7 @@ class DeviceServer:
         io: the bus.
         resources: the pools.
         interrupts: the state of all interrupts.
+        memory: the guest's memory, as far as a client of the local socket shares it.
         devices: the devices.
         tcp_port: the TCP port that it listens on, or None.
 
@@ -117,6 +130,7 @@ class DeviceServer:
         )
         self.resources = ResourceManager(config.pools)
         self.interrupts = InterruptController()
+        self.memory = GuestMemory()
         self._clock = SystemClock(on_error=lambda error: _log.error("timer_failed", exc_info=error))
         self._counters = AccessCounters() if config.count_accesses else None
         self.io.observe(self._counters)
@@ -125,6 +139,7 @@ class DeviceServer:
             io=self.io,
             resources=self.resources,
             interrupts=self.interrupts,
+            memory=self.memory,
             clock=self._clock,
             on_fault=lambda device, error: _log.error(
                 "device_close_failed", device=device, exc_info=error
@@ -143,8 +158,11 @@ class DeviceServer:
             # Two servers must never share a port: the second is to fail.
             options=[("grpc.so_reuseport", 0)],
         )
+        self._instance_id = uuid.uuid4()
         self._add_services()
-        self._unix: BoundUnixSocket | None = None
+        self._unix: SocketPath | None = None
+        self._local: BusSocket | None = None
+        self._is_listening = False
         self._inherited: InheritedSocket | None = None
         self.tcp_port: int | None = None
 
@@ -157,8 +175,11 @@ class DeviceServer:
         Raises:
             ListenError: it can't listen where it should.
         """
+        self._is_listening = True
         if self._config.unix is not None:
-            self._unix = BoundUnixSocket(self._grpc, self._config.unix)
+            self._unix = bind_unix(self._grpc, self._config.unix)
+        if self._config.local is not None:
+            self._local = BusSocket(self._config.local, self._bus())
         if self._config.fd is not None:
             self._inherited = InheritedSocket(self._grpc, self._config.fd)
         if self._config.tcp is not None:
@@ -170,22 +191,28 @@ class DeviceServer:
         Raises:
             ListenError: it can't listen where it should.
         """
-        if self._unix is None and self._inherited is None and self.tcp_port is None:
+        if not self._is_listening:
             self.listen()
         self._grpc.start()
         if self._inherited is not None:
             self._inherited.start()
+        if self._local is not None:
+            self._local.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """Take no new work, finish what is in flight, unplug everything, and close."""
         _log.info("draining")
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if self._local is not None:
+            self._local.drain()
         self._gate.drain()
         self._feeds.drain()
         try:
             # Unplugging waits for accesses in flight; streams that are idle are then cut.
             self.devices.close()
+            if self._local is not None:
+                self._local.close()
             self._grpc.stop(grace=0.1).wait()
             self._clock.close()
         finally:
@@ -194,12 +221,22 @@ class DeviceServer:
 
     def close_sockets(self) -> None:
         """Remove the sockets, whatever else is still going on."""
-        unix, self._unix = self._unix, None
-        if unix is not None:
-            unix.close()
-        inherited, self._inherited = self._inherited, None
-        if inherited is not None:
-            inherited.close()
+        if self._unix is not None:
+            self._unix.close()
+        if self._local is not None:
+            self._local.unlisten()
+        if self._inherited is not None:
+            self._inherited.close()
+
+    def _bus(self) -> Bus:
+        """What clients of the local socket reach."""
+        return Bus(
+            self.io,
+            self.interrupts,
+            self.memory,
+            instance_id=self._instance_id.bytes,
+            spin_s=self._config.spin_s,
+        )
 
     def _forget_counts(self, event: DeviceEvent) -> None:
         """A device that comes later, under the same id, begins at zero."""
@@ -212,7 +249,8 @@ class DeviceServer:
 
     def _add_services(self) -> None:
         requests = RequestLog()
-        instance_id = str(uuid.uuid4())
+        instance_id = str(self._instance_id)
+        local = self._config.local
         io_service = IoService(
             self.io,
             self.interrupts,
@@ -223,7 +261,11 @@ class DeviceServer:
         hotplug = HotplugService(self.devices, self._counters, requests, self._feeds)
         interrupts = InterruptService(self.interrupts, self._feeds)
         resources = ResourceService(self.resources, requests)
-        session = SessionService(instance_id, lambda: self._gate.draining)
+        session = SessionService(
+            instance_id,
+            lambda: self._gate.draining,
+            local_socket=str(local.path.absolute()) if local else "",
+        )
         server = self._grpc
         io_service_pb2_grpc.add_IoServiceServicer_to_server(io_service, server)
         hotplug_service_pb2_grpc.add_HotplugServiceServicer_to_server(hotplug, server)

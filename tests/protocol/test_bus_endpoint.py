@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 import select
-import socket
+import uuid
 from collections.abc import Iterator
-from errno import EBUSY, ENODEV
+from errno import EINVAL, ENODEV
 from pathlib import Path
 
 import pytest
 
+from buslab import READ_WRITE, Client, RingQueue
 from daemonlab import WAIT_S, wait_until
-from devicehost.bus_regions import GSI_COUNT, IRQ_GSI, LIMITS, REGION_MMIO, REGION_RING
+from devicehost.access_status import AccessStatus
+from devicehost.bus_regions import (
+    GSI_COUNT,
+    INSTANCE_ID,
+    IRQ_GSI,
+    LIMITS,
+    OPEN_QUEUE,
+    POSTED_FAILURE,
+    POSTED_FAILURES,
+    REGION_MMIO,
+    REGION_RING,
+    REGION_STATUS,
+    STATUS_SIZE,
+)
 from devicehost.vfio_user import (
-    BadHandshake,
-    ClientSession,
     DeviceInfo,
-    DmaFlags,
     DmaMap,
     DmaUnmap,
     Failed,
@@ -25,26 +36,22 @@ from devicehost.vfio_user import (
     GetIrqInfo,
     GetRegionInfo,
     GetRegionIoFds,
-    IrqAction,
-    IrqData,
     IrqInfo,
-    Negotiated,
     RegionData,
     RegionInfo,
     RegionIoFds,
     RegionRead,
     RegionWrite,
     Reply,
-    RequestPayload,
-    SetIrqs,
-    Violation,
 )
+from devicehost_server.endpoints.bus import Bus
 from devicehost_server.endpoints.sockets import BusSocket
 from devicehost_server.model.errors import MemoryNotMapped
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange
+from devicehost_server.unix_socket import UnixListener
 from testdevices import Register, RegisterConfig
 
 BASE = 0xD000_0000
@@ -57,36 +64,14 @@ class Server:
         self.io = IoManager()
         self.interrupts = InterruptController()
         self.memory = GuestMemory()
+        self.instance_id = uuid.uuid4().bytes
         self.io.register_device_io(
             Register(RegisterConfig(base=BASE, size=0x1000)), [MmioAddressRange(BASE, 0x1000)]
         )
         self.path = directory / "bus.sock"
-        self.socket = BusSocket(
-            self.path, 0o600, None, io=self.io, interrupts=self.interrupts, memory=self.memory
-        )
-
-
-class Client:
-    """A vfio-user client, one request at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(WAIT_S)
-        self.socket.connect(str(path))
-        self.session = ClientSession(LIMITS)
-        self.socket.sendall(self.session.propose().data)
-        [self.opened] = self.session.receive_data(self.socket.recv(4096))
-
-    def call(self, payload: RequestPayload, *fds: int) -> Reply | Failed:
-        outgoing = self.session.request(payload, fds)
-        socket.send_fds(self.socket, [outgoing.data], list(fds))
-        data, received, _, _ = socket.recv_fds(self.socket, 1 << 16, LIMITS.max_msg_fds)
-        [event] = self.session.receive_data(data, received)
-        assert isinstance(event, Reply | Failed)
-        return event
-
-    def close(self) -> None:
-        self.socket.close()
+        bus = Bus(self.io, self.interrupts, self.memory, self.instance_id, spin_s=0)
+        self.socket = BusSocket(UnixListener(self.path), bus)
+        self.socket.start()
 
 
 @pytest.fixture
@@ -99,10 +84,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    connected = Client(server.path)
-    assert isinstance(connected.opened, Negotiated)
-    yield connected
-    connected.close()
+    with Client(server.path) as connected:
+        yield connected
 
 
 def test_the_bus_is_a_platform_device_whose_offsets_are_addresses(client: Client) -> None:
@@ -132,15 +115,14 @@ def test_memory_that_a_client_shares_is_the_devices_until_it_goes(
 ) -> None:
     fd = os.memfd_create("guest")
     os.ftruncate(fd, 0x2000)
-    both = DmaFlags.READ | DmaFlags.WRITE
-    assert isinstance(client.call(DmaMap(0x8000, 0x2000, both), fd), Reply)
+    assert isinstance(client.call(DmaMap(0x8000, 0x2000, READ_WRITE), fd), Reply)
     server.memory.write(0x8FFE, b"wxyz")
     assert os.pread(fd, 4, 0xFFE) == b"wxyz"
-    assert isinstance(client.call(DmaMap(0x9000, 0x1000, both), fd), Failed), "it overlaps"
+    assert isinstance(client.call(DmaMap(0x9000, 0x1000, READ_WRITE), fd), Failed), "it overlaps"
     assert isinstance(client.call(DmaUnmap(0x8000, 0x2000)), Reply)
     with pytest.raises(MemoryNotMapped):
         server.memory.read(0x8000, 1)
-    assert isinstance(client.call(DmaMap(0x8000, 0x2000, both), fd), Reply)
+    assert isinstance(client.call(DmaMap(0x8000, 0x2000, READ_WRITE), fd), Reply)
     client.close()
     wait_until(lambda: not server.memory.blocks())
     os.close(fd)
@@ -150,8 +132,7 @@ def test_an_interrupt_signals_the_eventfd_that_is_connected_to_it(
     server: Server, client: Client
 ) -> None:
     fd = os.eventfd(0)
-    connect = SetIrqs(IRQ_GSI, 4, 1, IrqAction.TRIGGER, IrqData.EVENTFD)
-    assert isinstance(client.call(connect, fd), Reply)
+    client.connect_irq(4, fd)
     server.interrupts.line(4, "uart").set_level(asserted=True)
     ready, _, _ = select.select([fd], [], [], WAIT_S)
     assert ready
@@ -172,27 +153,33 @@ def test_the_ring_and_its_doorbells_come_with_its_region(client: Client) -> None
         os.close(fd)
 
 
-def test_a_second_client_is_refused_with_a_reason_and_the_first_goes_on(
-    server: Server, client: Client
-) -> None:
-    second = Client(server.path)
-    assert isinstance(second.opened, Violation)
-    assert isinstance(second.opened.fault, BadHandshake)
-    assert f"error {EBUSY}" in str(second.opened.fault)
-    second.close()
-    assert isinstance(client.call(RegionRead(REGION_MMIO, BASE, 4)), Reply)
+def test_an_access_by_the_ring_is_made_on_the_same_bus(client: Client) -> None:
+    client.write(BASE + 8, b"\x78\x56\x34\x12")
+    queue = RingQueue(client)
+    assert queue.read(BASE + 8) == (False, 0x12345678)
+    assert queue.read(0x10) == (True, AccessStatus.NO_DEVICE)
+    queue.close()
 
 
-def test_a_client_that_goes_leaves_no_descriptor_and_makes_room_for_the_next(
-    server: Server,
+def test_the_instance_is_the_same_for_all_clients(server: Server) -> None:
+    for _ in range(2):
+        with Client(server.path) as client:
+            assert client.read(INSTANCE_ID, 16, REGION_STATUS) == server.instance_id
+
+
+def test_posted_writes_that_fail_are_counted(client: Client) -> None:
+    client.send(RegionWrite(REGION_MMIO, 0x10, b"abcd"), posted=True)
+    client.send(RegionWrite(9, 0, b"abcd"), posted=True)
+    assert client.read(POSTED_FAILURES, 8, REGION_STATUS) == (2).to_bytes(8, "little")
+    status = client.read(POSTED_FAILURE, 8, REGION_STATUS)
+    assert status == AccessStatus.BAD_ACCESS.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(OPEN_QUEUE, 8), (POSTED_FAILURE, 16), (INSTANCE_ID, 17), (STATUS_SIZE, 1), (1 << 40, 8)],
+)
+def test_what_is_no_status_register_can_not_be_read(
+    client: Client, offset: int, count: int
 ) -> None:
-    counts = []
-    for _ in range(20):
-        wait_until(lambda: server.socket._client is None)
-        counts.append(len(list(Path("/proc/self/fd").iterdir())))
-        client = Client(server.path)
-        region = client.call(GetRegionInfo(REGION_RING))
-        assert isinstance(region, Reply)
-        os.close(region.fds[0])
-        client.close()
-    assert counts[-1] <= counts[1]
+    assert client.refused(RegionRead(REGION_STATUS, offset, count)) == EINVAL

@@ -77,14 +77,22 @@ def test_the_capabilities_are_json_and_nothing_else() -> None:
     capabilities = json.loads(ended.stdout)
     assert capabilities["type"] == "devicehost"
     assert capabilities["version"] == version("devicehost")
-    assert "string-pio" in capabilities["features"]
+    assert {"string-pio", "local-socket"} <= set(capabilities["features"])
     assert {"scratch", "uart16550"} <= set(capabilities["device-types"])
 
 
 def test_the_version_and_the_help_are_printed() -> None:
     assert run_daemon("--version").stdout == f"devicehostd {version('devicehost')}\n"
     shown = run_daemon("--help").stdout
-    for flag in ("--socket-path", "--tls-allow", "--check-config", "NOTIFY_SOCKET", "exit status"):
+    for flag in (
+        "--socket-path",
+        "--local-socket",
+        "--spin",
+        "--tls-allow",
+        "--check-config",
+        "NOTIFY_SOCKET",
+        "exit status",
+    ):
         assert flag in shown
 
 
@@ -383,7 +391,13 @@ def test_a_device_that_hangs_in_its_start_does_not_keep_it_from_ending(tmp_path:
     (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: hanging\nVersion: 1\n")
     (dist_info / "entry_points.txt").write_text("[devicehost.devices]\nhanging = hanging:Hanging\n")
     path, started = tmp_path / "host.sock", tmp_path / "started"
-    command = [DEVICEHOSTD, "--socket-path", path, "--device", f"hanging,flag={started}"]
+    command: list[str | Path] = [
+        DEVICEHOSTD,
+        "--socket-path",
+        path,
+        "--device",
+        f"hanging,flag={started}",
+    ]
     variables = environment(PYTHONPATH=str(tmp_path))
     with subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL) as process:
         wait_until(started.exists)

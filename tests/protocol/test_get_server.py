@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 import time
 from importlib.metadata import version
@@ -20,7 +21,8 @@ def test_the_server_says_who_it_is(host: DeviceHost) -> None:
     assert server.version == version("devicehost")
     assert server.pid == os.getpid()
     assert server.state == pb.SERVER_STATE_SERVING
-    assert set(server.features) >= {"interrupt-generation", "string-pio"}
+    assert set(server.features) >= {"interrupt-generation", "local-socket", "string-pio"}
+    assert ("ring" in server.features) == (platform.machine() == "x86_64")
     assert server.instance_id
     assert abs(server.start_time.ToNanoseconds() / 1e9 - time.time()) < 60
     assert host.server() == server

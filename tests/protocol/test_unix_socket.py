@@ -22,7 +22,7 @@ from daemonlab import (
     wait_until,
 )
 from devicehost_client import ConnectionLost, connect
-from devicehost_server.listeners import UNIX_PATH_MAX
+from devicehost_server.unix_socket import UNIX_PATH_MAX
 
 
 def mode_of(path: Path) -> int:
@@ -163,6 +163,7 @@ def test_a_link_to_a_file_is_refused_and_left_alone(tmp_path: Path) -> None:
         ("/", "doesn't name a file"),
         ("", "doesn't name a file"),
         (f"/tmp/{'x' * 103}", f"is longer than {UNIX_PATH_MAX} bytes"),  # noqa: S108 # not made
+        (f"/tmp/{'x' * 93}", "give --local-socket PATH, or none"),  # noqa: S108 # likewise
         (f"/tmp/{'ä' * 52}", f"is longer than {UNIX_PATH_MAX} bytes"),  # noqa: S108 # likewise
     ],
 )
@@ -176,7 +177,7 @@ def test_a_path_that_can_not_be_is_refused(path: str, message: str) -> None:
 
 def test_the_longest_path_works(tmp_path: Path) -> None:
     name = "x" * (UNIX_PATH_MAX - len(os.fsencode(tmp_path)) - 1)
-    with daemon(tmp_path, socket_path=tmp_path / name) as running:
+    with daemon(tmp_path, "--local-socket", "none", socket_path=tmp_path / name) as running:
         assert len(str(running.socket)) == UNIX_PATH_MAX
         running.host()
 

@@ -26,6 +26,7 @@ PACKAGES = {
 # The rooms of the server; what isn't here is the top, which nobody imports but the top.
 LAYERS = {
     "": 0,  # the package's version and features
+    "unix_socket": 0,
     "model": 0,
     "allocation": 1,
     "devices": 1,
@@ -44,7 +45,9 @@ OTHERS = {
     "allocation": set[str](),
     "devices": {"structlog"},
     "device_info": set[str](),
+    "unix_socket": set[str](),
     "device_manager": {"structlog"},
+    "endpoints": {"structlog"},
 }
 
 

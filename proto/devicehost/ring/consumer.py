@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Protocol
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.layout import (
-    ADDRESS,
-    COMPLETION,
     DATA_MAX,
-    ENTRY_SIZE,
     POSTED_FAILURE,
     POSTED_FAILURES,
-    STATUS_HALF,
     WAITING,
-    WHAT,
+    Entries,
     Operation,
     RingLayout,
-    data_windows,
 )
 
-BURST_MAX = 64
+BURST_MAX = 32
 """Entries that are taken before other queues, and other threads, have their turn."""
 
 
@@ -37,8 +32,6 @@ _PIO_WRITES = _sizes(Operation.PIO_WRITE, Operation.PIO_POST)
 _MMIO_READS = _sizes(Operation.MMIO_READ)
 _MMIO_WRITES = _sizes(Operation.MMIO_WRITE, Operation.MMIO_POST)
 _POSTS = (Operation.PIO_POST, Operation.MMIO_POST)
-
-_WORDS = ENTRY_SIZE // 8
 
 
 class Accesses(Protocol):
@@ -83,11 +76,8 @@ class Consumer:
         wake: Callable[[], None],
     ) -> None:
         self._mask = layout.entries - 1
-        self._entries = layout.queue_entries(memory, queue)
-        self._words = self._entries.cast("Q")
-        self._halves = self._entries.cast("I")
+        self._entries = Entries(layout.queue_entries(memory, queue))
         self._control = layout.control(memory, queue)
-        self._windows = data_windows(self._entries)
         self._accesses = accesses
         self._status_of = status_of
         self._wake = wake
@@ -97,7 +87,7 @@ class Consumer:
     @property
     def is_pending(self) -> bool:
         """Whether an entry is there that wasn't taken."""
-        return bool(self._words[(self._next & self._mask) * _WORDS] == self._next)
+        return bool(self._entries.sequences[self._next & self._mask] == self._next)
 
     def serve(self, looks: int) -> int:
         """Take what is there, and look again up to `looks` times; return how many it was.
@@ -106,34 +96,37 @@ class Consumer:
         """
         # What lies between the client's store and ours is what an access costs: all that
         # can be is done before the look, or after the completion.
-        words, windows, control = self._words, self._windows, self._control
+        entries, control, mask = self._entries, self._control, self._mask
+        sequences, completions = entries.sequences, entries.completions
+        addresses, whats, data = entries.addresses, entries.whats, entries.data
         mmio_read, mmio_write = self._accesses.mmio_read, self._accesses.mmio_write
+        read_size, write_size = _MMIO_READS.get, _MMIO_WRITES.get
         first = self._next
         for sequence in range(first, first + BURST_MAX):
-            slot = sequence & self._mask
-            entry = slot * _WORDS
+            slot = sequence & mask
             completion = sequence << 1
-            of_size = windows[slot]
-            for _ in repeat(None, looks):
-                if words[entry] == sequence:
+            of_size = data[slot]
+            tries = repeat(None, looks)  # a variable: to drop it takes time, too
+            for _ in tries:
+                if sequences[slot] == sequence:
                     break
             else:
                 self._next = sequence
                 return sequence - first
-            what = words[entry + WHAT]  # read once: the client may still write it
+            what = whats[slot]  # read once: the client may still write it
             try:
                 # The commonest first. What a write brings is copied, for the client
                 # might change it while the device looks.
-                if size := _MMIO_READS.get(what):
-                    mmio_read(words[entry + ADDRESS], of_size[size])
-                elif size := _MMIO_WRITES.get(what):
-                    mmio_write(words[entry + ADDRESS], bytes(of_size[size]))
+                if size := read_size(what):
+                    mmio_read(addresses[slot], of_size[size])
+                elif size := write_size(what):
+                    mmio_write(addresses[slot], of_size[size].tobytes())
                 else:
-                    self._access_ports(what, words[entry + ADDRESS], of_size)
+                    self._access_ports(what, addresses[slot], of_size)
             except BaseException as error:  # noqa: BLE001 # whatever it is, it is that access's
                 self._fail(slot, what, self._status_of(error))
                 completion += 1
-            words[entry + COMPLETION] = completion
+            completions[slot] = completion
             if control[WAITING]:
                 self._wake_for(sequence)
         self._next = first + BURST_MAX
@@ -141,12 +134,8 @@ class Consumer:
 
     def close(self) -> None:
         """Let go of the memory, but for what a device still holds of it."""
-        views = (self._words, self._halves, self._control, self._entries)
-        for view in chain(chain.from_iterable(self._windows), views):
-            try:
-                view.release()
-            except BufferError:
-                continue
+        self._entries.release()
+        self._control.release()
 
     def _wake_for(self, sequence: int) -> None:
         """Wake the client if it doesn't wait for a later access than this."""
@@ -158,14 +147,14 @@ class Consumer:
         if size := _PIO_READS.get(what):
             self._accesses.pio_read(address, of_size[size])
         elif size := _PIO_WRITES.get(what):
-            self._accesses.pio_write(address, bytes(of_size[size]))
+            self._accesses.pio_write(address, of_size[size].tobytes())
         elif what & 0xFF in Operation.__members__.values():
             raise BadEntry(AccessStatus.BAD_ACCESS_SIZE)
         else:
             raise BadEntry(AccessStatus.BAD_ACCESS)
 
     def _fail(self, slot: int, what: int, status: AccessStatus) -> None:
-        self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF] = status
+        self._entries.statuses[slot] = status
         if what & 0xFF in _POSTS:
             self._posted_failures += 1
             self._control[POSTED_FAILURE] = status

@@ -8,6 +8,8 @@
     0x0040  server's line
             +0x00  u64  need_wakeup: 1 while the server sleeps, or is about to
             +0x08  u64  late_wakeups: entries found only when the server looked again
+            +0x10  u64  interrupt_generation: the number of the last change of an interrupt;
+                        stored before the completion of the access that caused it
     0x0100  control of queue 0, 128 bytes; those of the other queues follow
             +0x00  u64  waiting: while the client sleeps, or is about to, the number of
                         the access that it waits for; else 0 (client's line)
@@ -33,6 +35,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from itertools import chain
 
 MAGIC = b"DHRING\0\0"
 VERSION = 1
@@ -52,6 +55,7 @@ QUEUES_MAX = (ENTRIES - CONTROLS) // CONTROL_SIZE
 # of an entry, each relative to its start.
 NEED_WAKEUP = SERVER_LINE // 8
 LATE_WAKEUPS = SERVER_LINE // 8 + 1
+INTERRUPT_GENERATION = SERVER_LINE // 8 + 2
 WAITING = 0
 POSTED_FAILURES = 8
 POSTED_FAILURE = 9
@@ -153,10 +157,40 @@ class RingLayout:
             raise BadRing(f"queue {queue} of a ring of {self.queues}; the first is 0")
 
 
-def data_windows(entries: memoryview) -> list[list[memoryview]]:
-    """A window on the data of each entry, for each size of it: `windows[entry][size]`.
+class Entries:
+    """The entries of a queue, field by field: `whats[n]` is what entry n asks for.
 
-    Made once, because to make one takes longer than to use it.
+    Args:
+        entries: the memory of them all.
+
+    Attributes:
+        sequences: of 64 bits each, as are the next three.
+        completions: likewise.
+        addresses: likewise.
+        whats: likewise; the upper half is the status.
+        statuses: of 32 bits each.
+        data: a window on the data of each entry, for each size of it: `data[n][size]`. To
+            make one takes longer than to use it.
     """
-    starts = range(DATA_OFFSET, len(entries), ENTRY_SIZE)
-    return [[entries[start : start + size] for size in range(DATA_MAX + 1)] for start in starts]
+
+    __slots__ = ("_entries", "addresses", "completions", "data", "sequences", "statuses", "whats")
+
+    def __init__(self, entries: memoryview) -> None:
+        self._entries = entries
+        words = entries.cast("Q")
+        self.sequences, self.completions, self.addresses, self.whats = (
+            words[field :: ENTRY_SIZE // 8] for field in (SEQUENCE, COMPLETION, ADDRESS, WHAT)
+        )
+        self.statuses = entries.cast("I")[STATUS_HALF :: ENTRY_SIZE // 4]
+        starts = range(DATA_OFFSET, len(entries), ENTRY_SIZE)
+        sizes = range(DATA_MAX + 1)
+        self.data = [[entries[start : start + size] for size in sizes] for start in starts]
+
+    def release(self) -> None:
+        """Let go of the memory, but for what somebody else still holds of it."""
+        fields = (self.sequences, self.completions, self.addresses, self.whats, self.statuses)
+        for view in chain(chain.from_iterable(self.data), fields, (self._entries,)):
+            try:
+                view.release()
+            except BufferError:
+                continue

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import repeat
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.layout import (
-    ADDRESS,
-    COMPLETION,
-    ENTRY_SIZE,
+    DATA_MAX,
+    INTERRUPT_GENERATION,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
     POSTED_FAILURE,
     POSTED_FAILURES,
     SERVER_LINE,
-    STATUS_HALF,
     WAITING,
-    WHAT,
+    Entries,
     RingLayout,
-    data_windows,
 )
 from devicehost.ring.spin import Spin
 
-_WORDS = ENTRY_SIZE // 8
 _NEED_WAKEUP = NEED_WAKEUP - SERVER_LINE // 8
+_INTERRUPT_GENERATION = INTERRUPT_GENERATION - SERVER_LINE // 8
 
 SPIN_S = 100e-6
 """The longest spin for a completion before sleeping, in seconds."""
 
-_LOOKS = 100  # at a completion, before others have their turn: about 5 microseconds
+_LOOKS = 100  # at a completion, before looking at the clock: about 3 microseconds
 
 
 class AccessFailed(Exception):
@@ -58,6 +54,7 @@ class Producer:
         barrier: a full memory barrier on all processors; see the package.
         timeout_s: how long to sleep for an access before it is overdue, in seconds.
         spin_s: the longest spin before sleeping, in seconds; see `devicehost.ring.spin`.
+            0 for none at all.
 
     Attributes:
         late_wakeups: completions that were found only by looking again.
@@ -80,19 +77,22 @@ class Producer:
         layout = RingLayout.read_header(memory)
         self._count = layout.entries
         self._mask = layout.entries - 1
-        self._entries = layout.queue_entries(memory, queue)
-        self._words = self._entries.cast("Q")
-        self._halves = self._entries.cast("I")
+        self._entries = entries = Entries(layout.queue_entries(memory, queue))
+        self._sequences, self._completions = entries.sequences, entries.completions
+        self._addresses, self._whats, self._data = entries.addresses, entries.whats, entries.data
+        # A bytearray takes a bytearray much faster than a window.
+        copies = [bytearray(size) for size in range(DATA_MAX + 1)]
+        self._copies = [(copy, memoryview(copy)) for copy in copies]
         self._control = layout.control(memory, queue)
         self._server = memory[SERVER_LINE : SERVER_LINE + 64].cast("Q")
-        self._windows = data_windows(self._entries)
         self._doorbell = doorbell
         self._wait = wait
         self._barrier = barrier
         self._timeout_s = timeout_s
         self._spin = Spin(spin_s)
-        self._sequence = 0
-        self._room = layout.entries  # entries up to this one are known to be free
+        self._looks = _LOOKS if spin_s else 1
+        self._next = self._slot = 1  # the number of the next access, and its entry
+        self._room = layout.entries  # accesses up to this one are known to have a free entry
         self.late_wakeups = 0
 
     @property
@@ -106,6 +106,15 @@ class Producer:
         """Why the last posted write that failed did so; OK if none has."""
         return _status(self._control[POSTED_FAILURE])
 
+    @property
+    def interrupt_generation(self) -> int:
+        """The number of the last change of an interrupt.
+
+        Once an access has returned, it counts whatever that access has changed.
+        """
+        generation: int = self._server[_INTERRUPT_GENERATION]
+        return generation
+
     def read(self, operation: int, address: int, data: bytearray | memoryview) -> None:
         """Fill `data`, 1 to 32 bytes, from `address`.
 
@@ -118,20 +127,23 @@ class Producer:
             AccessFailed: the server or the device refused it.
             AccessOverdue: no completion came in time.
         """
-        sequence = self._sequence + 1
+        # What is done before the entry is announced, or after its completion, makes the
+        # access longer. All else is done in between, while the server works.
+        sequence, slot = self._next, self._slot
         if sequence > self._room:
             self._make_room(sequence)
-        slot = sequence & self._mask
-        entry = slot * _WORDS
-        words = self._words
         size = len(data)
-        words[entry + ADDRESS] = address
-        words[entry + WHAT] = operation | size << 8
-        words[entry] = self._sequence = sequence  # at once: a gap would stop the queue
+        self._addresses[slot] = address
+        self._whats[slot] = operation | size << 8
+        self._sequences[slot] = sequence
+        self._next = sequence + 1  # at once: a gap would stop the queue
+        self._slot = (sequence + 1) & self._mask
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
-        self._wait_for(sequence)
-        data[:] = self._windows[slot][size]
+        found, (copy, view) = self._data[slot][size], self._copies[size]
+        self._wait_for(sequence, slot)
+        view[:] = found
+        data[:] = copy
 
     def write(self, operation: int, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, 1 to 32 bytes, to `address`, and wait until it is taken.
@@ -139,8 +151,9 @@ class Producer:
         Raises:
             AccessFailed, AccessOverdue: as for `read`.
         """
+        sequence, slot = self._next, self._slot
         self.post(operation, address, data)
-        self._wait_for(self._sequence)
+        self._wait_for(sequence, slot)
 
     def post(self, operation: int, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, 1 to 32 bytes, to `address`, without waiting.
@@ -151,33 +164,18 @@ class Producer:
         Raises:
             AccessOverdue: the queue stayed full.
         """
-        sequence = self._sequence + 1
+        sequence, slot = self._next, self._slot
         if sequence > self._room:
             self._make_room(sequence)
-        slot = sequence & self._mask
-        entry = slot * _WORDS
-        words = self._words
         size = len(data)
-        self._windows[slot][size][:] = data
-        words[entry + ADDRESS] = address
-        words[entry + WHAT] = operation | size << 8
-        words[entry] = self._sequence = sequence  # at once: a gap would stop the queue
+        self._data[slot][size][:] = data
+        self._addresses[slot] = address
+        self._whats[slot] = operation | size << 8
+        self._sequences[slot] = sequence
+        self._next = sequence + 1  # at once: a gap would stop the queue
+        self._slot = (sequence + 1) & self._mask
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
-
-    def _wait_for(self, sequence: int) -> None:
-        """Wait until this access is completed, as `_complete` does, and raise if it failed."""
-        words = self._words
-        place = (sequence & self._mask) * _WORDS + COMPLETION
-        completion = sequence << 1
-        for _ in repeat(None, _LOOKS):
-            if words[place] >= completion:
-                self._room = sequence + self._count
-                break
-        else:
-            self._complete(sequence)
-        if words[place] != completion:
-            raise self._failure(sequence & self._mask)
 
     def flush(self) -> None:
         """Wait until all posted writes are made.
@@ -185,64 +183,77 @@ class Producer:
         Raises:
             AccessOverdue: that took too long.
         """
-        if self._sequence > self._room - self._count:
-            self._complete(self._sequence)
+        if not self._is_complete(self._next - 1):
+            self._complete(self._next - 1)
 
     def close(self) -> None:
         """Let go of the memory."""
-        for window in chain.from_iterable(self._windows):
-            window.release()
-        for view in (self._words, self._halves, self._control, self._server, self._entries):
-            view.release()
+        self._entries.release()
+        self._control.release()
+        self._server.release()
+
+    def _wait_for(self, sequence: int, slot: int) -> None:
+        """Wait until this access is completed, as `_complete` does, and raise if it failed."""
+        completions = self._completions
+        success = sequence << 1
+        for _ in repeat(None, self._looks):
+            completion = completions[slot]
+            if completion >= success:
+                break
+        else:
+            completion = self._complete(sequence)
+        if completion != success:
+            raise AccessFailed(_status(self._entries.statuses[slot]))
 
     def _make_room(self, sequence: int) -> None:
-        """Wait until half of a full queue is completed, so that it is rarely full."""
-        self._complete(sequence - self._count // 2 - 1)
+        """Find out that there is room, or wait until half of a full queue is completed."""
+        if self._is_complete(sequence - 1):
+            self._room = sequence - 1 + self._count
+        else:
+            self._complete(sequence - self._count // 2 - 1)
 
-    def _complete(self, sequence: int) -> None:
-        """Wait until this access is completed, and with it all before it.
+    def _is_complete(self, sequence: int) -> bool:
+        """Whether this access is completed, and with it all before it."""
+        return bool(self._completions[sequence & self._mask] >= sequence << 1)
 
-        Look for the time of a spin, and give way to others in between; then sleep.
-        """
-        words = self._words
-        place = (sequence & self._mask) * _WORDS + COMPLETION
-        completion = sequence << 1
-        began = now = time.monotonic()
-        while words[place] < completion:
-            if now - began >= self._spin.now_s:
-                self._sleep_until(sequence)
-            else:
-                os.sched_yield()
-                for _ in repeat(None, _LOOKS):
-                    if words[place] >= completion:
-                        break
-            now = time.monotonic()
+    def _complete(self, sequence: int) -> int:
+        """Wait until this access is completed: spin, then sleep. Return its completion."""
+        helped = self._spin_for(sequence)
+        if not helped:
+            self._sleep_until(sequence)
+        self._spin.after(helped=helped)
         self._room = sequence + self._count
-        self._spin.after(now - began)
+        completion: int = self._completions[sequence & self._mask]
+        return completion
+
+    def _spin_for(self, sequence: int) -> bool:
+        """Look for the time of a spin; return whether this access is completed."""
+        completions, slot, success = self._completions, sequence & self._mask, sequence << 1
+        until = time.monotonic() + self._spin.now_s
+        while time.monotonic() < until:
+            for _ in repeat(None, _LOOKS):
+                if completions[slot] >= success:
+                    return True
+        return False
 
     def _sleep_until(self, sequence: int) -> None:
         """Sleep until this access is completed."""
-        words, control = self._words, self._control
-        place = (sequence & self._mask) * _WORDS + COMPLETION
-        completion = sequence << 1
+        control = self._control
         deadline = time.monotonic() + self._timeout_s
         control[WAITING] = sequence
         try:
             self._barrier()
-            while words[place] < completion:
+            while not self._is_complete(sequence):
                 remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0:
                     raise AccessOverdue(f"no completion within {self._timeout_s:g} s")
                 if self._wait(min(remaining_s, LOOK_AGAIN_S)):
                     continue
                 # The signal may have come just now.
-                if words[place] >= completion and not self._wait(0):
+                if self._is_complete(sequence) and not self._wait(0):
                     self.late_wakeups += 1
         finally:
             control[WAITING] = 0
-
-    def _failure(self, slot: int) -> AccessFailed:
-        return AccessFailed(_status(self._halves[slot * (ENTRY_SIZE // 4) + STATUS_HALF]))
 
 
 def _status(number: int) -> AccessStatus:

@@ -37,6 +37,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from devicehost_server.model.clock import Clock
 from devicehost_server.model.device_io import DeviceIo, DeviceIoMut
+from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
 from devicehost_server.model.resources import DeviceResources, ResourceConstraint
 
@@ -60,12 +61,14 @@ class DeviceContext:
         resources: one for each constraint, in the same order.
         clock: the time it lives by, and its timers.
         interrupts: where its lines end; `interrupt_line` makes one.
+        memory: the guest's memory, as far as the VMM has shared it.
     """
 
     device_id: str
     resources: DeviceResources
     clock: Clock
     interrupts: InterruptController
+    memory: GuestMemory
 
     def interrupt_line(self, gsi: int) -> InterruptLine:
         """Return a line to `gsi`, a number from the device's resources."""

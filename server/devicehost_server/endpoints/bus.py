@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EINVAL, ENOENT
+from errno import EINVAL, ENOENT, ESHUTDOWN
 from typing import Any
 
 from devicehost.access_status import AccessStatus
 from devicehost.bus_regions import (
     DOORBELL_OFFSET,
     GSI_COUNT,
+    INSTANCE_ID,
     IRQ_COUNT,
     IRQ_GSI,
     LIMITS,
@@ -62,11 +64,32 @@ from devicehost_server.endpoints.dma import SharedMemory
 from devicehost_server.endpoints.irqfds import IrqFds
 from devicehost_server.endpoints.refused import Refused
 from devicehost_server.endpoints.ring import Ring
+from devicehost_server.endpoints.shutter import Shutter
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 
 _READ_WRITE = RegionFlags.READ | RegionFlags.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """What clients of the bus reach.
+
+    Attributes:
+        io: makes their accesses.
+        interrupts: what their eventfds signal.
+        memory: where devices find the memory that they share.
+        instance_id: tells this start of the server from others, 16 bytes.
+        spin_s: the longest that a connection, and the poller of a ring, looks for the next
+            access before it sleeps, in seconds.
+    """
+
+    io: IoManager
+    interrupts: InterruptController
+    memory: GuestMemory
+    instance_id: bytes
+    spin_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +111,7 @@ class BusDevice:
     """The bus, for one client.
 
     Args:
-        io: makes its accesses.
-        interrupts: what its eventfds signal.
-        memory: where devices find the memory that it shares.
+        bus: what it reaches.
         dma_read: asks the client for bytes of its memory.
         dma_write: gives it some.
 
@@ -101,25 +122,40 @@ class BusDevice:
 
     def __init__(
         self,
-        io: IoManager,
-        interrupts: InterruptController,
-        memory: GuestMemory,
+        bus: Bus,
         dma_read: Callable[[int, int], bytes],
         dma_write: Callable[[int, bytes], None],
     ) -> None:
-        self._io = io
-        self._irqs = IrqFds(interrupts)
-        self._memory = SharedMemory(memory, dma_read, dma_write, LIMITS.max_dma_maps)
+        self._bus = bus
+        self._accesses = Shutter(bus.io)
+        self._irqs = IrqFds(bus.interrupts)
+        self._memory = SharedMemory(bus.memory, dma_read, dma_write, LIMITS.max_dma_maps)
         self._ring: Ring | None = None
+        self._ring_lock = threading.Lock()
+        self._closed = False
         self.posted_failures = 0
         self.posted_failure = AccessStatus.OK
 
+    def drain(self) -> None:
+        """Refuse accesses, by the socket and by the ring, from here on."""
+        self._accesses.shut()
+
     def close(self) -> None:
-        """Give back all that the client had: its memory, its eventfds and its ring."""
-        if self._ring is not None:
-            self._ring.close()
+        """Take back the memory and the eventfds of the client, and make none of its accesses.
+
+        Whatever another thread does for the client, and may hang in, goes on. Once is
+        enough.
+        """
+        self._accesses.shut()
         self._memory.close()
         self._irqs.close()
+
+    def close_ring(self) -> None:
+        """Take the ring back, which waits for an access that its poller is making."""
+        with self._ring_lock:
+            self._closed = True
+        if self._ring is not None:
+            self._ring.close()
 
     def count_posted_failure(self, status: AccessStatus) -> None:
         """Keep account of a posted write that failed."""
@@ -134,9 +170,9 @@ class BusDevice:
             DeviceHostError: the access failed.
         """
         if region == REGION_MMIO:
-            self._io.mmio_read(offset, data)
+            self._accesses.mmio_read(offset, data)
         elif region == REGION_PIO:
-            self._io.pio_read(offset, data)
+            self._accesses.pio_read(offset, data)
         elif region == REGION_STATUS:
             self._read_status(offset, data)
         else:
@@ -145,9 +181,9 @@ class BusDevice:
     def write(self, region: int, offset: int, data: bytes | memoryview) -> None:
         """Write `data` to a region. Raises as `read` does."""
         if region == REGION_MMIO:
-            self._io.mmio_write(offset, data)
+            self._accesses.mmio_write(offset, data)
         elif region == REGION_PIO:
-            self._io.pio_write(offset, data)
+            self._accesses.pio_write(offset, data)
         elif region == REGION_STATUS:
             self._write_status(offset, data)
         else:
@@ -225,18 +261,22 @@ class BusDevice:
         return Answer(found, fds if fits else ())
 
     def _open_ring(self) -> Ring:
-        if self._ring is None:
-            self._ring = Ring(self._io)
-        return self._ring
+        with self._ring_lock:
+            if self._closed:
+                raise Refused(ESHUTDOWN, "the client is gone")
+            if self._ring is None:
+                self._ring = Ring(self._accesses, self._bus.spin_s, interrupts=self._bus.interrupts)
+            return self._ring
 
     def _read_status(self, offset: int, data: memoryview) -> None:
-        registers = self.posted_failures.to_bytes(8, "little") + self.posted_failure.to_bytes(
-            8, "little"
-        )
-        found = registers[offset : offset + len(data)]
-        if len(found) != len(data):
-            raise Refused(EINVAL, f"no status register is at {offset:#x}")
-        data[:] = found
+        if offset >= INSTANCE_ID:
+            registers = self._bus.instance_id[offset - INSTANCE_ID :]
+        else:
+            counts = (self.posted_failures, self.posted_failure)
+            registers = b"".join(count.to_bytes(8, "little") for count in counts)[offset:]
+        if len(registers) < len(data):
+            raise Refused(EINVAL, f"no status register of {len(data)} bytes is at {offset:#x}")
+        data[:] = registers[: len(data)]
 
     def _write_status(self, offset: int, data: bytes | memoryview) -> None:
         if offset != OPEN_QUEUE or len(data) != 8:  # noqa: PLR2004 # a register's size

@@ -2,9 +2,9 @@
 
 The poller looks at all open queues in turn. While accesses come it spins. A short time
 after the last one it arms `need_wakeup` and sleeps on the doorbell; how short is adapted
-to the gaps between accesses (`devicehost.ring.spin`), so that a client whose accesses
-come one by one, far apart, doesn't cost a spin for each. Between its looks the poller
-gives way to other threads.
+to how often that helps (`devicehost.ring.spin`), so that a client whose accesses come one
+by one, far apart, costs little. Between its looks the poller lets other threads have the
+interpreter.
 
 The client shares the memory and the eventfds, and may do with them as it likes: write any
 number anywhere, fill an eventfd, or make it block. It harms nobody but itself with that.
@@ -24,28 +24,32 @@ from contextlib import ExitStack, suppress
 
 from devicehost.access_status import AccessStatus
 from devicehost.bus_regions import RING_QUEUES
-from devicehost.ring.consumer import BadEntry, Consumer
-from devicehost.ring.layout import LATE_WAKEUPS, LOOK_AGAIN_S, NEED_WAKEUP, RingLayout
+from devicehost.ring.consumer import Accesses, BadEntry, Consumer
+from devicehost.ring.layout import (
+    INTERRUPT_GENERATION,
+    LATE_WAKEUPS,
+    LOOK_AGAIN_S,
+    NEED_WAKEUP,
+    RingLayout,
+)
 from devicehost.ring.membarrier import register
 from devicehost.ring.spin import Spin
 from devicehost_server.model.errors import DeviceHostError
-from devicehost_server.model.io_manager import IoManager
+from devicehost_server.model.interrupts import InterruptController, InterruptEvent
 
 SPIN_S = 200e-6
 """The longest that the poller spins after the last access, in seconds."""
 
-CLOSE_S = 5.0
-"""How long `Ring.close` waits for an access that is being made, in seconds."""
-
-_LOOKS = 100  # at an empty queue, before others have their turn: about 5 microseconds
+_LOOKS = 100  # at an empty queue, before others have their turn: about 3 microseconds
 
 
 class Ring:
     """The ring of one client.
 
     Args:
-        io: makes the accesses.
-        spin_s: the longest to spin after the last access, in seconds.
+        io: makes the accesses: an `IoManager`.
+        spin_s: the longest to spin after the last access, in seconds; 0 for not at all.
+        interrupts: whose generation the client can read in the ring, if anybody's.
 
     Attributes:
         fd: the memory: a memfd that nobody can resize.
@@ -55,10 +59,18 @@ class Ring:
         late_wakeups: how many entries were found only by looking again.
     """
 
-    def __init__(self, io: IoManager, spin_s: float = SPIN_S) -> None:
+    def __init__(
+        self,
+        io: Accesses,
+        spin_s: float = SPIN_S,
+        *,
+        interrupts: InterruptController | None = None,
+    ) -> None:
         self._layout = RingLayout(RING_QUEUES)
         self._io = io
+        self._interrupts = interrupts
         self._spin = Spin(spin_s)
+        self._looks = _LOOKS if spin_s else 1
         self.size = self._layout.size
         self.late_wakeups = 0
         self._barrier = register()
@@ -84,14 +96,22 @@ class Ring:
             self._fds = undo.pop_all()
         self._layout.write_header(self._memory)
         self._words = self._memory.cast("Q")
+        if interrupts is not None:
+            interrupts.subscribe(self._interrupt_changed)
+            # It may change meanwhile: until ours is the last.
+            while self._words[INTERRUPT_GENERATION] < (generation := interrupts.generation):
+                self._words[INTERRUPT_GENERATION] = generation
 
     def open_queue(self, queue: int) -> None:
         """Poll a queue from here on; one that is open stays so.
 
         Raises:
             BadRing: there is no such queue.
+            ValueError: the ring is closed.
         """
         with self._lock:
+            if self._closed:
+                raise ValueError(f"queue {queue} of a ring that is closed")
             if queue not in self._consumers:
                 consumer = Consumer(
                     self._memory,
@@ -110,10 +130,9 @@ class Ring:
             _signal(self._own_bell)
 
     def close(self) -> None:
-        """Stop polling, once the access that is being made has ended, and free everything.
+        """Tell the poller to stop; return at once. Nothing happens the second time.
 
-        That is waited for, but not for longer than `CLOSE_S`: the poller itself frees what
-        there is when a device that hangs lets it go. Nothing happens the second time.
+        The poller frees everything, once the access that is being made has ended.
         """
         with self._lock:
             if self._closed:
@@ -127,8 +146,17 @@ class Ring:
                     os.eventfd_read(fd)
         if self._thread is None:
             self._free()
-        else:
-            self._thread.join(CLOSE_S)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until a closed ring is freed, but not for longer than `timeout_s` seconds.
+
+        Returns:
+            Whether it is. If not, a device hangs in an access.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -138,25 +166,32 @@ class Ring:
 
     def _poll(self) -> None:
         spin = self._spin
-        looked = idle_since = 0.0  # the latter is 0 as long as accesses come
+        idle_since = 0.0  # as long as accesses come
+        only: Consumer | None = None  # the only one that had accesses in the last round
         while not self._closed:
             consumers = self._consumers.values()
-            looks = _LOOKS // len(consumers)
-            handled = 0
+            # Where some are busy, the others get no more than a glance.
+            looks = 1 if only or not idle_since else self._looks // len(consumers) or 1
+            busy = 0
             for consumer in consumers:
-                handled += consumer.serve(looks)
-            if handled:
+                if consumer.serve(self._looks if consumer is only else looks):
+                    busy += 1
+                    last = consumer
+            if busy:
+                only = last if busy == 1 else None
                 if idle_since:
-                    spin.after(looked - idle_since)
+                    spin.after(helped=True)
                     idle_since = 0.0
                 continue
-            os.sched_yield()  # lets go of the interpreter, for whoever waits for it
-            looked = time.monotonic()
+            only = None
+            self._bells.poll(0)  # lets go of the interpreter, for whoever waits for it
+            now = time.monotonic()
             if not idle_since:
-                idle_since = looked
-            elif looked - idle_since >= spin.now_s:
+                idle_since = now
+            if now - idle_since >= spin.now_s:
+                spin.after(helped=False)
                 self._sleep()
-                looked = time.monotonic()
+                idle_since = 0.0
 
     def _sleep(self) -> None:
         """Sleep until a bell rings; see `devicehost.ring` for why that is enough."""
@@ -173,8 +208,15 @@ class Ring:
     def _is_pending(self) -> bool:
         return any(consumer.is_pending for consumer in self._consumers.values())
 
+    def _interrupt_changed(self, event: InterruptEvent) -> None:
+        """Say so in the ring. If an access caused it, this is its thread."""
+        self._words[INTERRUPT_GENERATION] = event.generation
+
     def _free(self) -> None:
+        if self._interrupts is not None:
+            self._interrupts.unsubscribe(self._interrupt_changed)
         with self._lock:  # whoever holds it may be about to signal an eventfd
+            self._closed = True
             for consumer in self._consumers.values():
                 consumer.close()
             self._consumers = {}

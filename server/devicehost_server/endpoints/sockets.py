@@ -1,143 +1,169 @@
 """The local socket: where vfio-user clients connect, and which of them may.
 
-One client at a time. A second one is refused with a reason, as the reply to its first
-message, rather than left waiting. Who may connect is decided twice: by the mode of the
-socket, and by the user of the peer (SO_PEERCRED, unix(7)): ours, root, or one of the
-socket's group.
+One client at a time. Who isn't served is told why (`turned_away`): EBUSY while another
+one is, EACCES to a peer that may not (`peers`), ESHUTDOWN while the server stops.
+
+The thread that accepts also watches the client that is served. Its own thread can't see
+that it has gone while it is in a device that hangs. If it doesn't end by itself soon after
+the client hung up, it is let go: what the client had is freed, and the next one is served.
 """
 
 from __future__ import annotations
 
-import os
+import select
 import socket
-import struct
 import threading
 from contextlib import suppress
-from errno import EACCES, EBUSY
-from pathlib import Path
+from errno import EACCES, EBUSY, ESHUTDOWN
 
 import structlog
 
-from devicehost.vfio_user import Command
-from devicehost.vfio_user.header import encode_error
+from devicehost_server.endpoints.bus import Bus
 from devicehost_server.endpoints.connection import Connection
-from devicehost_server.model.guest_memory import GuestMemory
-from devicehost_server.model.interrupts import InterruptController
-from devicehost_server.model.io_manager import IoManager
+from devicehost_server.endpoints.peers import Peer
+from devicehost_server.endpoints.turned_away import TurnedAway
+from devicehost_server.unix_socket import SocketPath, UnixListener
 
 _log = structlog.get_logger(__name__)
 
-_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
-_HEADER_SIZE = 16
-_REFUSAL_TIMEOUT_S = 1.0
+LINGER_S = 0.25
+"""How long a client that hung up may take for what it sent before, in seconds."""
+
+_ACCEPT_AGAIN_S = 0.1
 
 
 class BusSocket:
-    """Listens for clients of the bus, until `close`.
+    """Listens for clients of the bus, until `close`. They wait until `start`.
 
     Args:
-        path: where. What is there is replaced: the caller holds a lock on the path.
-        mode: permissions.
-        group: the group that owns it, by number, or None for the process's own.
-        io: makes the accesses.
-        interrupts: what eventfds signal.
-        memory: where devices find the memory that clients share.
+        listener: where, and for whom.
+        bus: what clients reach.
+
+    Raises:
+        ListenError: it can't listen there.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        mode: int,
-        group: int | None,
-        *,
-        io: IoManager,
-        interrupts: InterruptController,
-        memory: GuestMemory,
-    ) -> None:
-        self.path = path
-        self._group = group
-        self._io = io
-        self._interrupts = interrupts
-        self._memory = memory
-        self._client: Connection | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-        with suppress(FileNotFoundError):
-            path.unlink()
+    def __init__(self, listener: UnixListener, bus: Bus) -> None:
+        self._bus = bus
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)  # nobody connects until the mode is set
         try:
-            self._socket.bind(str(path))
-        finally:
-            os.umask(before)
-        if group is not None:
-            os.chown(path, -1, group)
-        path.chmod(mode)
+            self._path = SocketPath(listener, lambda: self._socket.bind(str(listener.path)))
+        except BaseException:
+            self._socket.close()
+            raise
         self._socket.listen()
-        self._accepting = threading.Thread(target=self._accept, name="local socket", daemon=True)
+        self._turned_away = TurnedAway()
+        self._client: Connection | None = None
+        self._hang_up: socket.socket | None = None  # the client's, to be watched
+        self._lock = threading.Lock()  # of the three
+        self._draining = False
+        self._closed = threading.Event()
+        self._accepting = threading.Thread(target=self._run, name="local socket", daemon=True)
+
+    def start(self) -> None:
+        """Serve clients."""
         self._accepting.start()
 
-    def close(self) -> None:
-        """End the client's connection, and remove the socket."""
+    def drain(self) -> None:
+        """Make no more accesses: refuse them, and new clients."""
         with self._lock:
-            self._closed = True
+            self._draining = True
+            if self._client is not None:
+                self._client.drain()
+
+    def close(self) -> None:
+        """Take no more clients, answer what the client asked, end it, and remove the socket."""
+        self.unlisten()
+        if self._accepting.ident is not None:
+            self._accepting.join()
+        self._socket.close()
+        with self._lock:
             client = self._client
         if client is not None:
-            client.shut_down()
-        with suppress(OSError):
+            client.finish()
+            self._let_go()
+
+    def unlisten(self) -> None:
+        """Take no more clients, and remove the socket, whatever else goes on."""
+        self._closed.set()
+        with suppress(OSError):  # it was done before
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._accepting.join()
-        self._socket.close()
-        with suppress(FileNotFoundError):
-            self.path.unlink()
+        self._path.close()
 
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                peer, _ = self._socket.accept()
-            except OSError:
+    def _run(self) -> None:
+        """Take clients, and watch the one that is served."""
+        while not self._closed.is_set():
+            waiting = select.poll()
+            waiting.register(self._socket, select.POLLIN)
+            if self._hang_up is not None:
+                waiting.register(self._hang_up, 0)  # POLLHUP comes unasked
+            ready = {fd for fd, _ in waiting.poll()}
+            if self._closed.is_set():
                 return
-            threading.Thread(
-                target=self._welcome, args=(peer,), name="local client", daemon=True
-            ).start()
+            try:
+                # The place of one that has gone is free before the next one asks for it.
+                if self._hang_up is not None and self._hang_up.fileno() in ready:
+                    self._let_go()
+                if self._socket.fileno() in ready:
+                    self._welcome(self._socket.accept()[0])
+            except Exception as error:  # noqa: BLE001 # no descriptor or thread left, for now
+                _log.error("accept_failed", exc_info=error)
+                self._closed.wait(_ACCEPT_AGAIN_S)
 
-    def _welcome(self, peer: socket.socket) -> None:
-        """Serve a client, or refuse it."""
-        pid, uid, gid = _CREDENTIALS.unpack(
-            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
-        log = _log.bind(pid=pid, uid=uid)
-        if uid not in (0, os.geteuid()) and gid != self._group:
-            log.warning("client_refused", reason="PEER_DENIED")
-            _refuse(peer, EACCES)
-            return
-        with self._lock:
-            busy = self._client is not None or self._closed
-            if not busy:
-                client = Connection(peer, self._io, self._interrupts, self._memory)
-                self._client = client
-        if busy:
-            log.warning("client_refused", reason="BUSY")
-            _refuse(peer, EBUSY)
-            return
-        log.info("client_connected")
+    def _welcome(self, connection: socket.socket) -> None:
+        """Serve a client, or turn it away."""
         try:
-            client.run()
-        finally:
+            peer = Peer.of(connection)
+            log = _log.bind(pid=peer.pid, uid=peer.uid, gid=peer.gid)
+            if not peer.may_connect(self._path.gid):
+                log.warning("client_refused", reason="PEER_DENIED")
+                self._turned_away.tell(connection, EACCES)
+                return
             with self._lock:
-                self._client = None
-            log.info("client_gone")
+                if self._draining:
+                    log.info("client_refused", reason="DRAINING")
+                    self._turned_away.tell(connection, ESHUTDOWN)
+                elif self._client is not None:
+                    log.warning("client_refused", reason="BUSY")
+                    self._turned_away.tell(connection, EBUSY)
+                else:
+                    self._serve(connection)
+                    log.info("client_connected")
+        except BaseException:
+            connection.close()
+            raise
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Give a client the place, and a thread."""
+        hang_up = connection.dup()  # the thread closes the other when it likes
+        try:
+            client = Connection(connection, self._bus)
+            try:
+                threading.Thread(target=client.run, name="local client", daemon=True).start()
+            except BaseException:
+                client.end()
+                raise
+        except BaseException:
+            hang_up.close()
+            raise
+        self._client, self._hang_up = client, hang_up
+
+    def _let_go(self) -> None:
+        """Wait for the client's end, but not for long, and free its place."""
+        with self._lock:
+            client, self._client = self._client, None
+            hang_up, self._hang_up = self._hang_up, None
+        if client is None or hang_up is None:
+            return
+        if not client.ended.wait(LINGER_S):
+            _log.warning("client_let_go", waited_s=LINGER_S)
+            threading.Thread(target=_free, args=(client,), name="let go", daemon=True).start()
+            client.ended.wait(LINGER_S)
+        hang_up.close()
+        _log.info("client_gone")
 
 
-def _refuse(peer: socket.socket, errno: int) -> None:
-    """Answer a client's first message, whatever it is, with an error, and hang up."""
-    with peer, suppress(OSError):
-        peer.settimeout(_REFUSAL_TIMEOUT_S)
-        header = peer.recv(_HEADER_SIZE, socket.MSG_WAITALL)
-        message_id = int.from_bytes(header[:2], "little")
-        peer.sendall(encode_error(message_id, Command.VERSION, errno))
-        # What it still sends is thrown away, for a close with unread data would take our
-        # answer away from it.
-        peer.shutdown(socket.SHUT_WR)
-        while peer.recv(1 << 16):
-            pass
+def _free(client: Connection) -> None:
+    """Free what a client had, in place of its thread, which is in a device."""
+    client.end()
+    client.close_ring()

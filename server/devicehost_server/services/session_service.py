@@ -20,10 +20,14 @@ class SessionService(SessionServiceServicer):
     Args:
         instance_id: what tells this start of the server from others.
         draining: whether it takes no new work.
+        local_socket: the path of the local socket, or "" if there is none.
     """
 
-    def __init__(self, instance_id: str, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, instance_id: str, draining: Callable[[], bool], *, local_socket: str
+    ) -> None:
         self._instance_id = instance_id
+        self._local_socket = local_socket
         self._draining = draining
         self._start_time = Timestamp()
         self._start_time.FromNanoseconds(time.time_ns())
@@ -40,5 +44,6 @@ class SessionService(SessionServiceServicer):
             pid=os.getpid(),
             start_time=self._start_time,
             features=FEATURES,
+            local_socket=self._local_socket,
             state=pb.SERVER_STATE_DRAINING if draining else pb.SERVER_STATE_SERVING,
         )

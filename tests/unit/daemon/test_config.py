@@ -31,6 +31,8 @@ def test_a_path_is_all_that_it_takes() -> None:
     config = loaded(flags={"socket_path": PATH})
     server = config.server
     assert server.unix == UnixListener(Path(PATH), 0o600, "")
+    assert server.local == UnixListener(Path(f"{PATH}.vfio-user"), 0o600, "")
+    assert server.spin_s == 200e-6
     assert (server.tcp, server.allowed_names, server.streams_max) == (None, frozenset(), 60)
     assert (server.access_timeout_s, server.drain_timeout_s, server.count_accesses) == (1, 5, True)
     assert (server.pools.physical_address_bits, server.pools.memory_last) == (39, None)
@@ -44,6 +46,13 @@ def test_a_path_is_all_that_it_takes() -> None:
         ("socket_group", "kvm", lambda config: config.server.unix.group == "kvm"),
         ("access_timeout", "0.25", lambda config: config.server.access_timeout_s == 0.25),
         ("drain_timeout", "3600", lambda config: config.server.drain_timeout_s == 3600),
+        ("spin", "0", lambda config: config.server.spin_s == 0),
+        ("spin", "0.01", lambda config: config.server.spin_s == 0.01),
+        ("local_socket", "/run/l", lambda config: config.server.local.path == Path("/run/l")),
+        ("local_socket", "none", lambda config: config.server.local is None),
+        ("local_socket", "./none", lambda config: config.server.local.path == Path("none")),
+        ("socket_mode", "0660", lambda config: config.server.local.mode == 0o660),
+        ("socket_group", "kvm", lambda config: config.server.local.group == "kvm"),
         ("streams_max", "1000", lambda config: config.server.streams_max == 1000),
         ("count_accesses", "No", lambda config: not config.server.count_accesses),
         (
@@ -73,6 +82,11 @@ def test_each_setting_arrives(flag: str, text: str, read: Any) -> None:
         ("access_timeout", "inf"),
         ("access_timeout", "3601"),
         ("access_timeout", ""),
+        ("spin", "-1e-6"),
+        ("spin", "0.011"),
+        ("spin", "nan"),
+        ("spin", "often"),
+        ("local_socket", ""),
         ("streams_max", "0"),
         ("streams_max", "1001"),
         ("streams_max", "1.5"),
@@ -107,6 +121,13 @@ def test_a_tcp_address_is_a_host_and_a_port(text: str, host: str, port: int) -> 
     assert loaded(flags={"tcp": text, "insecure_tcp": "true"}).server.tcp == TcpListener(host, port)
 
 
+@pytest.mark.parametrize("flags", [{"fd": "3"}, {"tcp": "[::1]:0", "insecure_tcp": "true"}])
+def test_without_a_path_there_is_a_local_socket_only_where_asked_for(flags: dict[str, str]) -> None:
+    assert loaded(flags=flags).server.local is None
+    asked = loaded(flags={**flags, "local_socket": "/run/l", "socket_mode": "0666"})
+    assert asked.server.local == UnixListener(Path("/run/l"), 0o666)
+
+
 def test_tls_takes_three_files_and_names() -> None:
     files = {"tls_cert": "c.pem", "tls_key": "k.pem", "tls_client_ca": "a.pem"}
     flags = {"tcp": "0.0.0.0:7700", "tls_allow": "vmm1, vmm2,", **files}
@@ -126,6 +147,9 @@ def test_tls_takes_three_files_and_names() -> None:
             {"tcp": "127.0.0.1:1", "insecure_tcp": "true", "tls_allow": "x"},
             "--tls-allow needs TLS",
         ),
+        ({"socket_path": PATH, "local_socket": PATH}, "--local-socket are the same"),
+        ({"socket_path": "/tmp/" + "x" * 93}, "give --local-socket PATH, or none"),  # noqa: S108 # not made
+        ({"local_socket": PATH}, "nowhere to listen"),
         ({"socket_path": PATH, "memory_last": "0xd0000000"}, "--memory-last: pools: "),
     ],
 )

@@ -7,6 +7,7 @@ import fcntl
 import gc
 import mmap
 import os
+import re
 import resource
 import struct
 import threading
@@ -21,9 +22,12 @@ import pytest
 
 from daemonlab import wait_until
 from devicehost.access_status import AccessStatus
+from devicehost.ring.consumer import BURST_MAX
 from devicehost.ring.layout import (
+    CONTROL_SIZE,
     CONTROLS,
     ENTRIES,
+    INTERRUPT_GENERATION,
     LATE_WAKEUPS,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
@@ -32,10 +36,10 @@ from devicehost.ring.layout import (
     RingLayout,
 )
 from devicehost.ring.producer import AccessFailed, AccessOverdue
-from devicehost_server.endpoints import ring as ring_module
 from devicehost_server.endpoints.ring import Ring, status_of
 from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
 from devicehost_server.model.errors import DeviceTimeout, Draining, NoSpace
+from devicehost_server.model.interrupts import InterruptController, InterruptLine
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange
 from ringlab import LATE_S, WAIT_S, Client, attached, client_process
@@ -59,9 +63,8 @@ def io(board: Board) -> IoManager:
 def ring(io: IoManager) -> Iterator[WatchedRing]:
     ring = WatchedRing(io)
     yield ring
-    thread = ring._thread
     ring.close()
-    assert thread is None or not thread.is_alive()
+    assert ring.join(WAIT_S)
 
 
 @pytest.fixture
@@ -88,6 +91,28 @@ def is_asleep(ring: Ring) -> bool:
 
 def open_fds() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Gate(DeviceIo):
+    """A read waits until it is let go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+
+    def read(self, base: int, offset: int, data: WritableBuffer) -> None:
+        del base, offset
+        self.entered.set()
+        assert self.leave.wait(WAIT_S)
+        data[:] = b"\x5a" * len(data)
+
+
+@pytest.fixture
+def gate(io: IoManager) -> Iterator[Gate]:
+    gate = Gate()
+    io.register_device_io(gate, [MmioAddressRange(0x1000, 0x1000)])
+    yield gate
+    gate.leave.set()
 
 
 # Accesses.
@@ -177,6 +202,38 @@ def test_a_queue_that_is_always_busy_leaves_the_others_their_turn(
         assert busy.facts()["accesses"] > 0
 
 
+def test_queues_that_are_full_take_turns(ring: WatchedRing, board: Board, gate: Gate) -> None:
+    ring.open_queue(0)
+    count = 200
+    with attached(ring, 0) as first, attached(ring, 1) as second:
+        first.post(Operation.MMIO_READ, 0x1000, b"x")  # keeps the poller busy
+        assert gate.entered.wait(WAIT_S)
+        for client, data in ((first, b"0"), (second, b"1")):
+            for _ in range(count):
+                client.mmio_post(BASE, data)
+        ring.open_queue(1)
+        gate.leave.set()
+        first.flush()
+        second.flush()
+    of_queue = b"".join(data for _, _, data in board.seen if isinstance(data, bytes))
+    runs = [len(run) for run in re.findall(b"0+|1+", of_queue)]
+    assert sum(runs) == 2 * count
+    # The first run has the rest of the burst in which the poller was stopped, too.
+    assert runs[0] < 2 * BURST_MAX
+    assert runs[1:-2] == [BURST_MAX] * len(runs[1:-2])
+    assert len(runs) > 2 * count // BURST_MAX - 2
+
+
+def test_an_idle_queue_beside_a_busy_one_is_found_busy_when_it_is(ring: WatchedRing) -> None:
+    for queue in (0, 1, 2):
+        ring.open_queue(queue)
+    with attached(ring, 0) as busy, attached(ring, 1) as other:
+        for number in range(2000):
+            busy.mmio_write(BASE, number.to_bytes(4, "little"))
+            if number % 100 == 0:
+                assert other.mmio_read(BASE, 4) == number.to_bytes(4, "little")
+
+
 def test_a_queue_that_is_not_open_is_not_looked_at(ring: WatchedRing) -> None:
     ring.open_queue(0)
     with attached(ring, 1, timeout_s=0.05) as client:
@@ -207,28 +264,6 @@ def test_a_status_stands_for_each_error() -> None:
 # Devices that hang.
 
 
-class Gate(DeviceIo):
-    """A read waits until it is let go on."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.leave = threading.Event()
-
-    def read(self, base: int, offset: int, data: WritableBuffer) -> None:
-        del base, offset
-        self.entered.set()
-        assert self.leave.wait(WAIT_S)
-        data[:] = b"\x5a" * len(data)
-
-
-@pytest.fixture
-def gate(io: IoManager) -> Iterator[Gate]:
-    gate = Gate()
-    io.register_device_io(gate, [MmioAddressRange(0x1000, 0x1000)])
-    yield gate
-    gate.leave.set()
-
-
 def test_an_access_that_takes_too_long_is_overdue_and_the_queue_works_after_it(
     ring: WatchedRing, gate: Gate
 ) -> None:
@@ -248,24 +283,9 @@ def test_an_access_that_takes_too_long_is_overdue_and_the_queue_works_after_it(
         assert client.mmio_read(0x1000, 4) == b"\x5a" * 4
 
 
-def test_closing_waits_for_the_access_that_is_being_made(io: IoManager, gate: Gate) -> None:
-    ring = Ring(io)
-    ring.open_queue(0)
-    with attached(ring) as client, ThreadPoolExecutor(1) as pool:
-        client.post(Operation.MMIO_READ, 0x1000, b"1234")
-        assert gate.entered.wait(WAIT_S)
-        closing = pool.submit(ring.close)
-        wait_until(lambda: ring._closed)
-        assert not closing.done()
-        gate.leave.set()
-        closing.result(WAIT_S)
-        assert client.memory[ENTRIES + 64 + 32 : ENTRIES + 64 + 36] == b"\x5a" * 4
-
-
-def test_closing_does_not_wait_for_ever_and_everything_is_freed_later(
-    io: IoManager, gate: Gate, monkeypatch: pytest.MonkeyPatch
+def test_closing_does_not_wait_for_the_access_that_is_being_made_but_joining_does(
+    io: IoManager, gate: Gate
 ) -> None:
-    monkeypatch.setattr(ring_module, "CLOSE_S", 0.01)
     before = open_fds()
     ring = Ring(io)
     ring.open_queue(0)
@@ -273,10 +293,12 @@ def test_closing_does_not_wait_for_ever_and_everything_is_freed_later(
         client.post(Operation.MMIO_READ, 0x1000, b"1234")
         assert gate.entered.wait(WAIT_S)
         ring.close()
-        assert os.fstat(ring.fd).st_size == ring.size
+        ring.close()
+        assert not ring.join(0.01)
+        assert os.fstat(ring.fd).st_size == ring.size  # nothing is freed under the device
         gate.leave.set()
-        assert ring._thread is not None
-        ring._thread.join(WAIT_S)
+        assert ring.join(WAIT_S)
+        assert client.memory[ENTRIES + 64 + 32 : ENTRIES + 64 + 36] == b"\x5a" * 4
     assert open_fds() <= before + 1  # the client's own memory
 
 
@@ -289,6 +311,36 @@ def test_a_doorbell_wakes_the_sleeping_server(ring: WatchedRing, client: Client)
         assert client.mmio_read(BASE, 1) == b"\0"
         assert client.rung == number
     assert ring.late_wakeups == 0
+
+
+def test_the_doorbell_wakes_the_server_whichever_queue_it_is_rung_for(
+    ring: WatchedRing,
+) -> None:
+    for queue in (0, 7):
+        ring.open_queue(queue)
+    with attached(ring, 0) as first, attached(ring, 7) as second:
+        for client in (first, second) * 3:
+            ring.until_asleep()
+            client.mmio_read(BASE, 1)
+        assert (first.rung, second.rung) == (3, 3)
+    assert ring.late_wakeups == 0
+
+
+def test_clients_of_two_queues_that_sleep_at_once_are_each_woken(
+    ring: WatchedRing, gate: Gate
+) -> None:
+    for queue in (0, 1):
+        ring.open_queue(queue)
+    with (
+        attached(ring, 0, spin_s=0) as first,
+        attached(ring, 1, spin_s=0) as second,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        reading = [pool.submit(client.mmio_read, 0x1000, 4) for client in (first, second)]
+        wait_until(lambda: word(ring, CONTROLS // 8) and word(ring, (CONTROLS + CONTROL_SIZE) // 8))
+        gate.leave.set()
+        assert [each.result(WAIT_S) for each in reading] == [b"\x5a" * 4] * 2
+        assert first.late_wakeups == second.late_wakeups == 0
 
 
 def test_an_entry_that_comes_with_the_barrier_is_seen_without_sleeping(
@@ -357,7 +409,7 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
     io: IoManager,
 ) -> None:
     longest_s = 0.05  # so long that a busy machine can't often make a near access a far one
-    ring = Ring(io, longest_s)
+    ring = Ring(io, spin_s=longest_s)
     ring.open_queue(0)
 
     def access_until(client: Client, spin_s: float, gap_s: float) -> None:
@@ -377,13 +429,85 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
 
 
 def test_without_spinning_every_access_is_made_all_the_same(io: IoManager) -> None:
-    ring = Ring(io, 0)
+    ring = Ring(io, spin_s=0)
     ring.open_queue(0)
     with attached(ring, spin_s=0) as client:
         for number in range(500):
             client.mmio_post(BASE, number.to_bytes(4, "little"))
             assert client.mmio_read(BASE, 4) == number.to_bytes(4, "little")
     ring.close()
+
+
+# Interrupts.
+
+
+class Alarm(DeviceIo):
+    """A write changes the level of its interrupt."""
+
+    def __init__(self, line: InterruptLine) -> None:
+        self._line = line
+
+    def write(self, base: int, offset: int, data: ReadableBuffer) -> None:
+        self._line.set_level(asserted=bool(data[0]))
+
+
+def test_the_generation_in_the_ring_counts_the_interrupt_of_an_access_that_has_returned(
+    io: IoManager,
+) -> None:
+    interrupts = InterruptController()
+    io.register_device_io(Alarm(interrupts.line(5, "alarm")), [MmioAddressRange(0x1000, 1)])
+    interrupts.pulse(30)
+    ring = Ring(io, interrupts=interrupts)
+    ring.open_queue(0)
+    with attached(ring) as client:
+        assert client.interrupt_generation == 1  # it begins with what was before
+        for number in range(1, 1000):
+            client.mmio_write(0x1000, bytes([number % 2]))
+            assert client.interrupt_generation == 1 + number
+        interrupts.pulse(30)
+        assert client.interrupt_generation == interrupts.generation
+    ring.close()
+    assert ring.join(WAIT_S)
+
+
+def test_a_ring_is_made_while_interrupts_change_and_does_not_miss_the_last(io: IoManager) -> None:
+    interrupts, stop = InterruptController(), threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            interrupts.pulse(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        rings = [Ring(io, interrupts=interrupts) for _ in range(50)]
+        stop.set()
+        changing.result(WAIT_S)
+    found = {word(ring, INTERRUPT_GENERATION) for ring in rings}
+    for ring in rings:
+        ring.close()
+    assert found == {interrupts.generation}
+
+
+def test_interrupts_that_change_while_rings_close_touch_no_memory_that_is_gone(
+    io: IoManager,
+) -> None:
+    interrupts, stop = InterruptController(), threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            interrupts.pulse(30)  # raises where a listener does
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        for queues in (0, 1) * 50:
+            ring = Ring(io, interrupts=interrupts)
+            for queue in range(queues):
+                ring.open_queue(queue)
+            ring.close()
+            assert ring.join(WAIT_S)
+        stop.set()
+        changing.result(WAIT_S)
+    assert interrupts._listeners == []
 
 
 # Hostile clients.
@@ -453,8 +577,7 @@ def test_eventfds_that_the_client_has_filled_stop_nobody_but_itself(
         client.mmio_post(BASE, b"x")
         wait_until(lambda: client.memory[ENTRIES + 64 + 8] == 2)
     ring.close()
-    assert ring._thread is not None
-    assert not ring._thread.is_alive()
+    assert ring.join(WAIT_S)
 
 
 def test_a_doorbell_that_the_client_has_emptied_and_made_block_stops_nobody(
@@ -503,6 +626,7 @@ def test_scribbling_over_everything_harms_no_other_client(io: IoManager) -> None
         rings = []
         for _ in range(2):
             rings.append(Ring(io))
+            closing.callback(rings[-1].join, WAIT_S)
             closing.callback(rings[-1].close)
             rings[-1].open_queue(0)
             rings[-1].open_queue(1)
@@ -536,6 +660,7 @@ def test_closing_frees_everything_once(io: IoManager) -> None:
         for queue in range(opened):
             ring.open_queue(queue)
         ring.close()
+        assert ring.join(WAIT_S)
         ring.close()
     assert (open_fds(), threading.active_count()) == before
 
@@ -548,6 +673,7 @@ def test_closing_does_not_wait_until_the_poller_looks_again(io: IoManager) -> No
         ring.until_asleep()
         began = time.monotonic()
         ring.close()
+        assert ring.join(WAIT_S)
         took_s += time.monotonic() - began
     assert took_s < 20 * LOOK_AGAIN_S / 2
 
@@ -556,7 +682,7 @@ def test_a_closed_ring_opens_no_queue(io: IoManager) -> None:
     ring = Ring(io)
     ring.close()
     before = threading.active_count()
-    with pytest.raises(ValueError, match="released"):
+    with pytest.raises(ValueError, match="queue 0 of a ring that is closed"):
         ring.open_queue(0)
     assert threading.active_count() == before
 
@@ -575,6 +701,7 @@ def test_a_device_that_keeps_a_part_of_the_memory_does_not_stop_the_closing(
     with attached(ring) as client:
         client.mmio_read(BASE, 4)
     ring.close()
+    assert ring.join(WAIT_S)
     gc.collect()
     assert bytes(kept[0]) == bytes(kept[1]) == b"abcd"
     assert (mappings(), open_fds()) == (1, before + 1)  # a mapping has a descriptor of its own
@@ -615,6 +742,7 @@ def test_a_thousand_rings_leave_nothing_behind(io: IoManager) -> None:
             with attached(ring) as client:
                 client.mmio_write(BASE, b"x")
         ring.close()
+        assert ring.join(WAIT_S)
 
     for _ in range(20):
         live(with_client=True)

@@ -16,13 +16,14 @@ from devicehost.ring.layout import (
     CONTROL_SIZE,
     CONTROLS,
     ENTRIES,
+    INTERRUPT_GENERATION,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
     QUEUES_MAX,
     BadRing,
+    Entries,
     Operation,
     RingLayout,
-    data_windows,
 )
 from devicehost.ring.producer import AccessFailed, Producer
 
@@ -172,13 +173,42 @@ def test_the_numbers_of_operations_and_statuses_never_change() -> None:
 
 
 def test_a_window_is_as_long_as_it_says_and_where_the_data_is(memory: memoryview) -> None:
-    windows = data_windows(LAYOUT.queue_entries(memory, QUEUE))
-    assert len(windows) == COUNT
-    for slot, of_size in enumerate(windows):
+    entries = Entries(LAYOUT.queue_entries(memory, QUEUE))
+    assert len(entries.data) == COUNT
+    for slot, of_size in enumerate(entries.data):
         assert [len(window) for window in of_size] == list(range(33))
         of_size[32][:] = bytes([slot + 1]) * 32
         start = FIRST + slot * 64 + 0x20
         assert memory[start : start + 32] == bytes([slot + 1]) * 32
+
+
+def test_a_field_has_a_number_for_each_entry(memory: memoryview) -> None:
+    entries = Entries(LAYOUT.queue_entries(memory, QUEUE))
+    for slot in range(COUNT):
+        entries.sequences[slot] = 0x10 + slot
+        entries.completions[slot] = 0x20 + slot
+        entries.addresses[slot] = 0x30 + slot
+        entries.whats[slot] = 0x40 + slot
+        entries.statuses[slot] = 0x50 + slot
+    for slot in range(COUNT):
+        assert struct.unpack_from("<QQQII", memory, FIRST + slot * 64) == (
+            0x10 + slot,
+            0x20 + slot,
+            0x30 + slot,
+            0x40 + slot,
+            0x50 + slot,
+        )
+
+
+def test_released_entries_let_go_of_the_memory() -> None:
+    whole = bytearray(LAYOUT.size)
+    memory = memoryview(whole)
+    entries = Entries(LAYOUT.queue_entries(memory, QUEUE))
+    memory.release()
+    with pytest.raises(BufferError):
+        whole.clear()
+    entries.release()
+    whole.clear()
 
 
 # What a producer stores.
@@ -354,6 +384,14 @@ def test_a_status_that_a_newer_server_may_have_is_a_fault(memory: memoryview) ->
     producer = producer_of(memory, wait=serve)
     with pytest.raises(AccessFailed, match="DEVICE_FAULT"):
         producer.read(Operation.MMIO_READ, 0, bytearray(1))
+
+
+def test_the_generation_of_interrupts_is_a_word_of_the_servers_line(memory: memoryview) -> None:
+    producer = producer_of(memory)
+    assert producer.interrupt_generation == 0
+    struct.pack_into("<Q", memory, 0x50, (1 << 64) - 1)
+    assert producer.interrupt_generation == (1 << 64) - 1
+    assert INTERRUPT_GENERATION * 8 == 0x50
 
 
 # What isn't a ring.

@@ -6,6 +6,10 @@ import asyncio
 import ctypes
 import random
 import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,9 +18,11 @@ from devicehost.access_status import AccessStatus
 from devicehost.ring.consumer import BURST_MAX
 from devicehost.ring.layout import CONTROLS, DATA_MAX, LOOK_AGAIN_S, NEED_WAKEUP, Operation
 from devicehost.ring.producer import AccessFailed, AccessOverdue
+from devicehost.ring.spin import Spin
 from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import DeviceTimeout
 from devicehost_server.model.io_manager import IoManager
+from ringlab import WAIT_S
 from ringpair import BASE, PORT, SIZE, Board, Pair, bus_with
 
 
@@ -206,7 +212,8 @@ def test_each_status_comes_from_the_access_that_it_is_about(pair: Pair, board: B
             board.failing = DeviceTimeout("busy")
             assert status(operation, base, 1) is AccessStatus.DEVICE_TIMEOUT
             board.failing = None
-    assert status(Operation.MMIO_READ, BASE, 33) is AccessStatus.BAD_ACCESS_SIZE
+    with pytest.raises(IndexError):
+        pair.client.read(Operation.MMIO_READ, BASE, bytearray(33))
     assert status(Operation.MMIO_READ, (1 << 64) - 1, 1) is AccessStatus.NO_DEVICE
     assert status(Operation.PIO_READ, 1 << 63, 1) is AccessStatus.NO_DEVICE
     assert read(pair) == b"\0"
@@ -334,7 +341,7 @@ def test_a_completion_that_comes_with_the_barrier_is_seen_without_sleeping(pair:
 
 def test_a_sleeping_client_is_woken_once_for_what_it_waits_for(io: IoManager) -> None:
     pair = Pair(io, 64)
-    for _ in range(50):
+    for _ in range(BURST_MAX - 1):
         pair.client.post(Operation.MMIO_POST, BASE, b"x")
     pair.client.flush()
     assert (pair.woken, len(pair.slept)) == (1, 1)
@@ -368,19 +375,69 @@ def test_a_signal_that_comes_just_after_the_sleep_is_not_late(pair: Pair) -> Non
     assert pair.slept == [LOOK_AGAIN_S, 0]
 
 
-def test_waits_that_spinning_does_not_help_make_the_client_spin_less(io: IoManager) -> None:
-    pair = Pair(io)
-    spin = pair.client._spin
-    spin.longest_s = 1e-9  # every wait is longer
-    spin.now_s = 1e-9
+def test_spins_in_vain_make_the_client_spin_less(pair: Pair) -> None:
+    spin = pair.client._spin = Spin(1e-9)
     for _ in range(4):
         read(pair)
     assert spin.now_s == 1e-9 / 16
-    spin.longest_s = 3600.0  # every wait is shorter
-    pair.at_barrier = lambda: pair.server.serve(1)
-    for _ in range(4):
-        read(pair)
-    assert spin.now_s == pytest.approx(1e-9)
+    assert len(pair.slept) == 4
+
+
+def test_spins_that_see_the_completion_make_the_client_spin_more(pair: Pair) -> None:
+    spin = pair.client._spin = Spin(WAIT_S)
+    spin.now_s = WAIT_S / 16
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            pair.server.serve(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve)
+        deadline = time.monotonic() + WAIT_S
+        while spin.now_s < WAIT_S:  # one that is there at the first look needs no spin
+            assert time.monotonic() < deadline
+            read(pair)
+        done.set()
+        serving.result(WAIT_S)
+    assert pair.slept == []
+
+
+# A wait that raises: the connection is lost.
+
+
+class Lost(Exception):
+    """What the client's wait raises."""
+
+
+@pytest.mark.parametrize("way", ["read", "write", "post", "flush"])
+def test_a_wait_that_raises_ends_the_access_and_says_no_more_that_anybody_waits(
+    io: IoManager, way: str
+) -> None:
+    pair = Pair(io, 4)
+    if way in ("post", "flush"):
+        for _ in range(4):
+            pair.client.post(Operation.MMIO_POST, BASE, b"x")
+    waiting: list[int] = []
+
+    def lose() -> None:
+        waiting.extend(struct.unpack_from("<Q", pair.memory, CONTROLS))
+        raise Lost
+
+    pair.asleep = lose
+    accesses: dict[str, Callable[[], object]] = {
+        "read": lambda: read(pair),
+        "write": lambda: pair.client.write(Operation.MMIO_WRITE, BASE, b"x"),
+        "post": lambda: pair.client.post(Operation.MMIO_POST, BASE, b"x"),
+        "flush": pair.client.flush,
+    }
+    with pytest.raises(Lost):
+        accesses[way]()
+    assert waiting == [{"read": 1, "write": 1, "post": 2, "flush": 4}[way]]
+    assert struct.unpack_from("<Q", pair.memory, CONTROLS) == (0,)
+    pair.client.close()
+    pair.server.close()
+    pair.memory.release()  # nobody holds on to it
 
 
 # A client that isn't ours.

@@ -1,4 +1,4 @@
-"""How long an end spins: twice as long after a wait that was worth it, else half as long."""
+"""How long an end spins: twice as long after a spin that helped, else half as long."""
 
 from __future__ import annotations
 
@@ -7,57 +7,64 @@ import doctest
 import pytest
 
 from devicehost.ring import spin
-from devicehost.ring.spin import SHORTEST, Spin
+from devicehost.ring.spin import SHORTEST, TRY_AGAIN, Spin
+
+
+def spins_of(adapted: Spin, outcomes: str) -> list[float]:
+    """How long each next spin is, after ones that helped (+) or were in vain (-)."""
+    seen = []
+    for outcome in outcomes:
+        adapted.after(helped=outcome == "+")
+        seen.append(adapted.now_s)
+    return seen
 
 
 def test_it_begins_with_the_longest() -> None:
     assert Spin(200e-6).now_s == 200e-6
 
 
-def test_long_waits_halve_it_down_to_a_sixteenth() -> None:
-    adapted = Spin(1.6)
-    seen = []
-    for _ in range(6):
-        adapted.after(5.0)
-        seen.append(adapted.now_s)
-    assert seen == [0.8, 0.4, 0.2, 0.1, 0.1, 0.1]
+def test_spins_in_vain_halve_it_down_to_a_sixteenth() -> None:
+    assert spins_of(Spin(1.6), "------") == [0.8, 0.4, 0.2, 0.1, 0.1, 0.1]
     assert SHORTEST == 1 / 16
 
 
-def test_short_waits_double_it_up_to_the_longest() -> None:
+def test_spins_that_helped_double_it_up_to_the_longest() -> None:
     adapted = Spin(1.6)
-    for _ in range(10):
-        adapted.after(5.0)
-    seen = []
-    for _ in range(6):
-        adapted.after(1.5)  # longer than the spin of now: it is the longest one that counts
-        seen.append(adapted.now_s)
-    assert seen == [0.2, 0.4, 0.8, 1.6, 1.6, 1.6]
+    spins_of(adapted, "----")
+    assert spins_of(adapted, "++++++") == [0.2, 0.4, 0.8, 1.6, 1.6, 1.6]
 
 
-def test_a_wait_as_long_as_the_longest_spin_is_a_long_one() -> None:
-    adapted = Spin(1.0)
-    adapted.after(1.0)
-    assert adapted.now_s == 0.5
-
-
-def test_waits_that_are_mostly_short_keep_it_long_and_mostly_long_ones_short() -> None:
+def test_the_longest_is_tried_now_and_then_and_stays_if_it_helps() -> None:
     adapted = Spin(1.6)
-    for _ in range(100):
-        for wait_s in (0.5, 0.5, 9.0):
-            adapted.after(wait_s)
-    assert adapted.now_s == 0.8
-    for _ in range(100):
-        for wait_s in (9.0, 9.0, 0.5):
-            adapted.after(wait_s)
-    assert adapted.now_s == 0.2
+    spins_of(adapted, "----")
+    in_vain = spins_of(adapted, "-" * 3 * TRY_AGAIN)
+    assert [n for n, now_s in enumerate(in_vain, 1) if now_s == 1.6] == [16, 36]
+    # The longest in vain leads down again, step by step, and then it is counted anew.
+    assert in_vain[15:20] == [1.6, 0.8, 0.4, 0.2, 0.1]
+    adapted = Spin(1.6)
+    spins_of(adapted, "----")
+    while adapted.now_s < 1.6:
+        adapted.after(helped=False)
+    assert spins_of(adapted, "++") == [1.6, 1.6]
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 1e-9, 10.0])
-def test_no_spin_stays_none(wait_s: float) -> None:
-    adapted = Spin(0)
-    adapted.after(wait_s)
-    assert adapted.now_s == 0
+def test_a_spin_that_helped_begins_the_count_anew() -> None:
+    adapted = Spin(1.6)
+    spins_of(adapted, "----" + "-" * (TRY_AGAIN - 1) + "+-")
+    assert set(spins_of(adapted, "-" * (TRY_AGAIN - 1))) == {0.1}
+    assert spins_of(adapted, "-") == [1.6]
+
+
+def test_spins_that_mostly_help_stay_long_and_those_mostly_in_vain_short() -> None:
+    adapted = Spin(1.6)
+    assert set(spins_of(adapted, "++-" * 100)) <= {1.6, 0.8}
+    often = spins_of(adapted, "--+" * 100)
+    assert sum(often) / len(often) < 0.25
+
+
+@pytest.mark.parametrize("outcome", ["+", "-"])
+def test_no_spin_stays_none(outcome: str) -> None:
+    assert set(spins_of(Spin(0), outcome * 50)) == {0}
 
 
 def test_the_example_does_what_it_shows() -> None:

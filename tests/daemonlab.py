@@ -31,6 +31,7 @@ import pytest
 
 from devicehost_client import DeviceHost, RemoteError, connect
 from devicehost_client.errors import from_rpc_error
+from devicehost_server.config import LOCAL_SUFFIX
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.listeners import UnixListener
 from devicehost_server.server import DeviceServer, ServerConfig
@@ -75,7 +76,13 @@ def refused(code: grpc.StatusCode, reason: str) -> Iterator[dict[str, str]]:
 
 
 class Clients:
-    """Connections to one endpoint, which are closed together."""
+    """Connections to one endpoint, which are closed together.
+
+    Attributes:
+        way: which transport they use, unless told otherwise.
+    """
+
+    way = "auto"
 
     def __init__(self, socket_path: Path, closing: ExitStack) -> None:
         self.socket = socket_path
@@ -84,6 +91,7 @@ class Clients:
 
     def host(self, **options: Any) -> DeviceHost:
         """Return a new client."""
+        options.setdefault("transport", self.way)
         return self._closing.enter_context(connect(self.endpoint, **options))
 
     def channel(self) -> grpc.Channel:
@@ -124,7 +132,8 @@ def serving(directory: Path, **config: Any) -> Iterator[Lab]:
         config: fields of `ServerConfig` that are to be other than by default.
     """
     path = directory / "host.sock"
-    settings = replace(ServerConfig(unix=UnixListener(path)), **config)
+    local = UnixListener(path.with_name(path.name + LOCAL_SUFFIX))
+    settings = replace(ServerConfig(unix=UnixListener(path), local=local), **config)
     server = DeviceServer(settings, DeviceTypes(TEST_DEVICES))
     server.start()
     try:

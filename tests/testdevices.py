@@ -34,6 +34,12 @@ FAULT = 0xFF8
 """Register: an access here raises."""
 
 
+COPY_IN = 0x00
+"""Register of a copier: the address to copy from."""
+COPY_OUT = 0x08
+"""Register of a copier: the address to copy to."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegisterConfig:
     base: int | None = option(None, "MMIO address; none for any", minimum=0)
@@ -175,6 +181,32 @@ class Trespasser(Device[RaiserConfig]):
         return [MmioAddressRange(self.config.base, 0x10)]
 
 
+class Copier(Device[RegisterConfig]):
+    """Copies between 8 bytes of its own and guest memory; a write says to where, or from where."""
+
+    type_name = "copier"
+    config_type = RegisterConfig
+
+    def __init__(self, config: RegisterConfig) -> None:
+        super().__init__(config)
+        self.content = bytes(8)
+
+    def get_resource_constraints(self) -> list[ResourceConstraint]:
+        return [MmioAddressConstraint.exact(self.config.base or 0, 0x1000)]
+
+    def read(self, base: int, offset: int, data: WritableBuffer) -> None:
+        del base, offset
+        data[:] = self.content
+
+    def write(self, base: int, offset: int, data: ReadableBuffer) -> None:
+        del base
+        address = int.from_bytes(data, "little")
+        if offset == COPY_IN:
+            self.content = self.context.memory.read(address, 8)
+        else:
+            self.context.memory.write(address, self.content)
+
+
 class Blocker(ConcurrentDevice[RegisterConfig]):
     """A read waits until the test lets it go on; a write doesn't."""
 
@@ -224,4 +256,4 @@ class Caller(Device[RegisterConfig]):
         self.closed.set()
 
 
-TEST_DEVICES = (Register, Raiser, Trespasser, Blocker, Caller)
+TEST_DEVICES = (Register, Raiser, Trespasser, Copier, Blocker, Caller)

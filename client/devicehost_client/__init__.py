@@ -7,7 +7,13 @@ with connect("unix:/run/vm1/devices.sock") as host:
 """
 
 from devicehost_client.endpoint import Tls
-from devicehost_client.errors import AccessTimeout, ClientError, ConnectionLost, RemoteError
+from devicehost_client.errors import (
+    AccessTimeout,
+    ClientError,
+    ConnectionLost,
+    NotLocal,
+    RemoteError,
+)
 from devicehost_client.host import DeviceHost, connect
 from devicehost_client.policy import Answer, Policy
 from devicehost_client.port import AccessPort
@@ -20,6 +26,7 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "DeviceHost",
+    "NotLocal",
     "Policy",
     "RemoteError",
     "Tls",

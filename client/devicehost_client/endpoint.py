@@ -73,11 +73,7 @@ def open_channel(endpoint: str, tls: Tls | None = None) -> grpc.Channel:
         ValueError: the endpoint isn't of that form, or has TLS where none is.
         OSError: a file of `tls` can't be read.
     """
-    kind, colon, rest = endpoint.partition(":")
-    if kind.startswith("/"):
-        kind, colon, rest = "unix", ":", endpoint
-    if kind not in ("unix", "tcp") or not colon or not rest:
-        raise ValueError(f"endpoint {endpoint!r} is not allowed; allowed: unix:PATH, tcp:HOST:PORT")
+    kind, rest = _parse(endpoint)
     if kind == "unix":
         if tls is not None:
             raise ValueError(f"endpoint {endpoint!r}: a Unix socket has no TLS")
@@ -91,3 +87,28 @@ def open_channel(endpoint: str, tls: Tls | None = None) -> grpc.Channel:
     if tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return grpc.secure_channel(rest, credentials, options=options)
+
+
+def local_sockets(endpoint: str, told: str) -> list[Path]:
+    """Where the local socket of the server at `endpoint` may be, the likeliest first.
+
+    Args:
+        endpoint: where its API is.
+        told: where it says that its local socket is; "" if it has none.
+    """
+    kind, rest = _parse(endpoint)
+    if kind != "unix" or not told:
+        return []
+    # In a container of its own, it sees its folder elsewhere than we do.
+    beside = Path(rest).with_name(Path(told).name)
+    return [beside] if beside == Path(told) else [beside, Path(told)]
+
+
+def _parse(endpoint: str) -> tuple[str, str]:
+    """Return the kind of an endpoint, and where it is."""
+    kind, colon, rest = endpoint.partition(":")
+    if kind.startswith("/"):
+        kind, colon, rest = "unix", ":", endpoint
+    if kind not in ("unix", "tcp") or not colon or not rest:
+        raise ValueError(f"endpoint {endpoint!r} is not allowed; allowed: unix:PATH, tcp:HOST:PORT")
+    return kind, rest

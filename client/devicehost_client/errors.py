@@ -3,6 +3,7 @@
     ClientError
     ├── ConnectionLost     there is no server, or it went away
     ├── AccessTimeout      the server didn't answer within the deadline
+    ├── NotLocal           only the local socket carries descriptors, and we aren't on it
     └── RemoteError        the server said no: it has a code, a reason and metadata
 
 `RemoteError.reason` is stable and for programs: NO_DEVICE, RANGE_TAKEN, … Each RPC's
@@ -16,12 +17,34 @@ from typing import cast
 
 import grpc
 
+from devicehost.access_status import AccessStatus
 from devicehost.v1 import error_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _ERROR_INFO_URL = "type.googleapis.com/google.rpc.ErrorInfo"
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_STATUS_CODES = {
+    AccessStatus.OK: grpc.StatusCode.OK,
+    AccessStatus.NO_DEVICE: grpc.StatusCode.NOT_FOUND,
+    AccessStatus.ACCESS_OUT_OF_RANGE: grpc.StatusCode.OUT_OF_RANGE,
+    AccessStatus.BAD_ACCESS_SIZE: grpc.StatusCode.INVALID_ARGUMENT,
+    AccessStatus.BAD_ACCESS: grpc.StatusCode.INVALID_ARGUMENT,
+    AccessStatus.DEVICE_FAULT: grpc.StatusCode.INTERNAL,
+    AccessStatus.DEVICE_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    AccessStatus.DRAINING: grpc.StatusCode.UNAVAILABLE,
+}
+_WORDS = {
+    AccessStatus.OK: "done",
+    AccessStatus.NO_DEVICE: "no device is there",
+    AccessStatus.ACCESS_OUT_OF_RANGE: "it runs past the end of the device",
+    AccessStatus.BAD_ACCESS_SIZE: "it isn't of an allowed size",
+    AccessStatus.BAD_ACCESS: "it isn't an access that the server knows",
+    AccessStatus.DEVICE_FAULT: "the device raised",
+    AccessStatus.DEVICE_TIMEOUT: "the device was in use for too long",
+    AccessStatus.DRAINING: "the server is stopping",
+}
 
 
 class ClientError(Exception):
@@ -34,6 +57,10 @@ class ConnectionLost(ClientError):
 
 class AccessTimeout(ClientError):
     """The server didn't answer an access, or a call, within its deadline."""
+
+
+class NotLocal(ClientError):
+    """Memory and eventfds are handed over by the local socket, and accesses take another way."""
 
 
 class RemoteError(ClientError):
@@ -62,6 +89,14 @@ def from_failure(failure: error_pb2.Failure) -> RemoteError:
     """Turn the failure of an access on a stream into its error."""
     code = _CODES.get(failure.code, grpc.StatusCode.UNKNOWN)
     return RemoteError(failure.message, code, failure.info.reason, failure.info.metadata)
+
+
+def from_access_status(status: AccessStatus, what: str, **facts: str) -> RemoteError:
+    """Turn how an access by a local way ended into its error.
+
+    Those ways carry no more than a number: what a device raised is in the server's log.
+    """
+    return RemoteError(f"{what}: {_WORDS[status]}", _STATUS_CODES[status], status.name, facts)
 
 
 def from_rpc_error(error: grpc.RpcError) -> ClientError:

@@ -2,8 +2,12 @@
 
     with connect("unix:/run/vm1/devices.sock") as host:
         host.hotplug.plug("uart16550", {"chardev": "file:/tmp/console.log"})
+        host.memory.add(0, ram.size, ram.fd)
         host.interrupts.start(on_level=vm.set_irq_line)
         vm.run(host.vcpu(0))
+
+Accesses take the fastest way that both sides offer: the shared-memory ring, the local
+socket, or a gRPC stream. `host.transport` says which it is.
 
 Each vCPU takes a port of its own, `vcpu(n)`, and makes its accesses through it, on its
 thread. The host itself makes single accesses as well, for tools: from any thread, one at
@@ -12,8 +16,11 @@ a time.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,19 +29,38 @@ import grpc
 from devicehost.v1 import io_service_pb2, session_service_pb2
 from devicehost.v1.io_service_pb2_grpc import IoServiceStub
 from devicehost.v1.session_service_pb2_grpc import SessionServiceStub
-from devicehost_client.endpoint import Tls, open_channel
+from devicehost_client.endpoint import Tls, local_sockets, open_channel
+from devicehost_client.errors import ConnectionLost
 from devicehost_client.hotplug import Hotplug
 from devicehost_client.interrupts import Interrupts
+from devicehost_client.irqfds import IrqFds
+from devicehost_client.memory import Memory
 from devicehost_client.policy import Policy
 from devicehost_client.resources import Resources
 from devicehost_client.rpc import call, pages
-from devicehost_client.transports import Transport
+from devicehost_client.transports import TOOL_VCPU, Transport
 from devicehost_client.transports.grpc_stream import GrpcStreamTransport
+from devicehost_client.transports.local import LocalTransport
 from devicehost_client.vcpu import Vcpu
 
+_log = logging.getLogger(__name__)
+
 ACCESS_TIMEOUT_S = 5.0
-TOOL_VCPU = 0xFFFF_FFFF
-"""The vCPU number of accesses that no vCPU makes."""
+SPIN_S = 100e-6
+
+TRANSPORTS = ("auto", "ring", "socket", "grpc-stream")
+"""The ways for accesses: the best there is, or one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """How accesses are made; see `connect`."""
+
+    policy: Policy
+    transport: str
+    timeout_s: float
+    spin_s: float
+    on_new_server: Callable[[], None] | None
 
 
 def connect(
@@ -44,6 +70,8 @@ def connect(
     access_timeout_s: float = ACCESS_TIMEOUT_S,
     tls: Tls | None = None,
     on_new_server: Callable[[], None] | None = None,
+    transport: str = "auto",
+    spin_s: float = SPIN_S,
 ) -> DeviceHost:
     """Connect to a device server.
 
@@ -52,17 +80,26 @@ def connect(
         policy: what a guest sees of accesses that fail; by default all ones.
         access_timeout_s: how long an access may take before the policy answers it.
         tls: who we are, for TCP.
-        on_new_server: called, on the thread of an access, when the server turns out to
-            be another one than before: it was restarted, and its devices are new.
+        on_new_server: called when the server turns out to be another one than before: it
+            was restarted, and its devices are new. No vCPU's access goes there until it
+            returns, but over gRPC only that of the vCPU on whose thread it is called.
+        transport: `ring`, `socket` or `grpc-stream` for that and no other way; `auto` for
+            the first of them that both sides offer.
+        spin_s: the longest that an access looks for its end before its thread sleeps, in
+            seconds; 0 to sleep at once. By the ring and the socket only.
 
     Raises:
-        ConnectionLost: there is no server at the endpoint.
+        ConnectionLost: there is no server at the endpoint, or it doesn't offer `transport`.
         RemoteError: it doesn't want us.
-        ValueError: the endpoint isn't one.
+        ValueError: the endpoint isn't one, or there is no such transport.
     """
+    if transport not in TRANSPORTS:
+        allowed = ", ".join(TRANSPORTS)
+        raise ValueError(f"transport {transport!r} is not allowed; allowed: {allowed}")
+    options = AccessOptions(policy or Policy(), transport, access_timeout_s, spin_s, on_new_server)
     channel = open_channel(endpoint, tls)
     try:
-        return DeviceHost(channel, policy or Policy(), access_timeout_s, on_new_server)
+        return DeviceHost(endpoint, channel, options)
     except BaseException:
         channel.close()
         raise
@@ -74,37 +111,29 @@ class DeviceHost:
     Attributes:
         hotplug: devices come and go.
         resources: the pools.
-        interrupts: delivery of interrupts to callbacks.
-        transport: the way that accesses take, for people: `grpc-stream`.
+        interrupts: delivery of interrupts to callbacks, or to eventfds.
+        memory: the guest's memory, shared with the devices.
+        transport: the way that accesses take: `ring`, `socket` or `grpc-stream`.
     """
 
-    def __init__(
-        self,
-        channel: grpc.Channel,
-        policy: Policy,
-        access_timeout_s: float,
-        on_new_server: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, endpoint: str, channel: grpc.Channel, options: AccessOptions) -> None:
         self._channel = channel
-        self._policy = policy
-        self._on_new_server = on_new_server
+        self._options = options
         self._session = SessionServiceStub(channel)
         self._io = IoServiceStub(channel)
-        self._instance_id = self.server().instance_id
-        self.hotplug = Hotplug(channel)
-        self.resources = Resources(channel)
-        self.interrupts = Interrupts(channel)
-        self._transport: Transport = GrpcStreamTransport(
-            channel,
-            access_timeout_s,
-            on_opened=self._opened,
-            after_access=self.interrupts.wait_for,
-        )
-        self.transport = self._transport.name
         self._lock = threading.Lock()
         # Re-entrant: an access may find a new server, whose callback makes accesses.
         self._tool_lock = threading.RLock()
         self._vcpus: dict[int, Vcpu] = {}
+        self._irqfds = IrqFds()
+        self.hotplug = Hotplug(channel)
+        self.resources = Resources(channel)
+        self.interrupts = Interrupts(channel, self._irqfds)
+        self.memory = Memory()
+        server = self.server()
+        self._instance_id = server.instance_id
+        self._transport = self._open_transport(local_sockets(endpoint, server.local_socket))
+        self.transport = self._transport.name
 
     def server(self) -> session_service_pb2.GetServerResponse:
         """Ask the server who it is.
@@ -128,7 +157,7 @@ class DeviceHost:
         with self._lock:
             if index not in self._vcpus:
                 queue = self._transport.open_queue(index)
-                self._vcpus[index] = Vcpu(index, queue, self._policy)
+                self._vcpus[index] = Vcpu(index, queue, self._options.policy)
             return self._vcpus[index]
 
     def ranges(self) -> list[io_service_pb2.ListRangesResponse.Range]:
@@ -164,6 +193,8 @@ class DeviceHost:
         """Send what is posted, and end the connection."""
         self.interrupts.close()
         self._transport.close()
+        self._irqfds.close()
+        self.memory.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -177,10 +208,60 @@ class DeviceHost:
     ) -> None:
         self.close()
 
+    def _open_transport(self, sockets: Sequence[Path]) -> Transport:
+        """Open the way that was asked for, or the best there is."""
+        wanted = self._options.transport
+        if wanted != "grpc-stream":
+            try:
+                return self._open_local(sockets)
+            except ConnectionLost as error:
+                if wanted != "auto":
+                    raise
+                _log.info("accesses go over gRPC: %s", error)
+        return GrpcStreamTransport(
+            self._channel,
+            self._options.timeout_s,
+            on_opened=self._opened,
+            after_access=self.interrupts.wait_for,
+        )
+
+    def _open_local(self, sockets: Sequence[Path]) -> LocalTransport:
+        """Open the local way.
+
+        Raises:
+            ConnectionLost: there is none.
+        """
+        path = next((path for path in sockets if path.is_socket()), None)
+        if path is None:
+            looked = " or ".join(map(str, sockets))
+            raise ConnectionLost(f"no local socket: {looked}" if looked else "no local socket")
+        wanted = self._options.transport
+        local = LocalTransport(
+            path,
+            use_ring=wanted != "socket",
+            timeout_s=self._options.timeout_s,
+            spin_s=self._options.spin_s,
+            handed_over=(self.memory, self._irqfds),
+            dma=self.memory,
+            on_opened=self._opened,
+            after_access=self.interrupts.wait_for,
+        )
+        problem = ""
+        if local.instance_id != self._instance_id:
+            problem = "is another server's"
+        elif wanted == "ring" and local.name != "ring":
+            problem = "offers no ring"
+        if problem:
+            local.close()
+            raise ConnectionLost(f"local socket {path} {problem}")
+        self.memory.use(local)
+        self._irqfds.use(local)
+        return local
+
     def _opened(self, instance_id: str) -> None:
         """Notice that the server is another one."""
         with self._lock:
             is_new = instance_id != self._instance_id
             self._instance_id = instance_id
-        if is_new and self._on_new_server is not None:
-            self._on_new_server()
+        if is_new and self._options.on_new_server is not None:
+            self._options.on_new_server()

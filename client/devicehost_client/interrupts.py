@@ -9,19 +9,23 @@ falls, as the lines of a card that is pulled.
 A completion says after which generation of the interrupts its access was made, and
 `wait_for` lets the vCPU go on once that generation has been delivered. So an interrupt is
 in the guest before the access that caused it returns, as it is on a bus.
+
+On the same host interrupts can do without callbacks: `attach` gives the server eventfds,
+see `devicehost_client.irqfds`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import grpc
 
 from devicehost.v1 import interrupt_service_pb2 as pb
 from devicehost.v1.interrupt_service_pb2_grpc import InterruptServiceStub
+from devicehost_client.irqfds import IrqFds
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +51,9 @@ class Interrupts:
         callback_failures: how often a callback raised; each time is logged.
     """
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, irqfds: IrqFds) -> None:
         self.callback_failures = 0
+        self._irqfds = irqfds
         self._stub = InterruptServiceStub(channel)
         self._thread: threading.Thread | None = None
         self._delivered = threading.Condition()
@@ -58,6 +63,29 @@ class Interrupts:
         self._watching: Any = None
         self._on_level: LevelCallback | None = None
         self._on_pulse: Callable[[int], None] | None = None
+
+    @property
+    def takes_eventfds(self) -> bool:
+        """Whether `attach` can be used: accesses go by the local socket."""
+        return self._irqfds.is_available
+
+    def attach(self, eventfds: Mapping[int, int]) -> None:
+        """Have eventfds signalled, each by its GSI; the next server does so as well.
+
+        Args:
+            eventfds: by GSI. They are duplicated; yours stay yours.
+
+        Raises:
+            NotLocal: accesses don't go by the local socket.
+            ValueError: there is no such GSI, or a descriptor is no eventfd.
+            ConnectionLost, AccessTimeout: the server went away meanwhile; the next one
+                signals them.
+        """
+        self._irqfds.attach(eventfds)
+
+    def detach(self, gsis: Iterable[int]) -> None:
+        """Have the eventfds of these GSIs not signalled any more. Raises as `attach` does."""
+        self._irqfds.detach(gsis)
 
     def start(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemonlab import WAIT_S, Daemon, Lab, daemon, serving, wait_until
+from daemonlab import WAIT_S, Clients, Daemon, Lab, daemon, serving, wait_until
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost_client import (
     AccessTimeout,
@@ -21,13 +21,20 @@ from devicehost_client import (
     RemoteError,
     connect,
 )
-from testdevices import FAULT, Blocker, Register
 
 BASE = 0xD000_0000
 LAST = BASE + 0xFF
 """The byte of a `scratch` whose bit 0 is the level of its interrupt."""
 SLOW = BASE + 4
 SCRATCH = f"scratch,id=s,base={BASE:#x},irq=9,delay_offset=4,delay_ms=60000"
+
+
+@pytest.fixture(autouse=True, params=["ring", "socket", "grpc-stream"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way that accesses take."""
+    name: str = request.param
+    monkeypatch.setattr(Clients, "way", name)
+    return name
 
 
 def policy(no_server: Answer) -> Policy:
@@ -78,17 +85,6 @@ def test_an_access_to_a_server_that_is_gone_raises_if_the_vmm_wants_that(tmp_pat
                 access()
 
 
-def test_each_kind_of_failure_has_an_answer_of_its_own(lab: Lab) -> None:
-    lab.server.devices.plug("register", {"base": str(BASE)})
-    answers = Policy(no_device=Answer.ZEROS, failed=Answer.RAISE, no_server=Answer.ONES)
-    vcpu = lab.host(policy=answers).vcpu(0)
-    assert vcpu.mmio_read(0x1000, 4) == 0
-    with pytest.raises(RemoteError, match="fault register was read"):
-        vcpu.mmio_read(BASE + FAULT, 4)
-    lab.server.stop()
-    assert vcpu.mmio_read(BASE, 4) == 0xFFFF_FFFF
-
-
 def test_a_port_that_reads_into_a_buffer_fills_all_of_it(lab: Lab) -> None:
     vcpu = lab.host().vcpu(0)
     data = memoryview(bytearray(b"\x55" * 12))
@@ -121,39 +117,6 @@ def test_a_device_that_hangs_is_answered_within_the_deadline(
         running.kill()
 
 
-def test_after_a_deadline_the_next_access_works(lab: Lab) -> None:
-    base = lab.server.devices.plug("blocker", device_id="b").resources.get_mmio_address_ranges()[0]
-    lab.server.devices.plug("register", {"base": str(BASE)})
-    device = lab.server.devices.device("b")
-    assert isinstance(device, Blocker)
-    vcpu = lab.host(access_timeout_s=0.05).vcpu(0)
-    for number in range(5):
-        assert vcpu.mmio_read(base.base, 4) == 0xFFFF_FFFF
-        vcpu.mmio_write(BASE, 4, number)
-        assert vcpu.mmio_read(BASE, 4) == number
-    device.release.set()
-    assert vcpu.failures == 5
-    assert vcpu.mmio_read(base.base, 1) == 0x5A
-
-
-def test_one_vcpu_that_hangs_does_not_hold_up_another(lab: Lab) -> None:
-    base = lab.server.devices.plug("blocker", device_id="b").resources.get_mmio_address_ranges()[0]
-    lab.server.devices.plug("register", {"base": str(BASE)})
-    device = lab.server.devices.device("b")
-    assert isinstance(device, Blocker)
-    host = lab.host(access_timeout_s=WAIT_S)
-    answers: list[int] = []
-    hanging = threading.Thread(target=lambda: answers.append(host.vcpu(0).mmio_read(base.base, 1)))
-    hanging.start()
-    assert device.entered.wait(WAIT_S)
-    for number in range(100):
-        host.vcpu(1).mmio_write(BASE, 4, number)
-        assert host.vcpu(1).mmio_read(BASE, 4) == number
-    device.release.set()
-    hanging.join()
-    assert answers == [0x5A]
-
-
 def test_a_server_that_is_stopped_in_its_tracks_is_answered_within_the_deadline(
     tmp_path: Path,
 ) -> None:
@@ -162,11 +125,12 @@ def test_a_server_that_is_stopped_in_its_tracks_is_answered_within_the_deadline(
         vcpu, late = host.vcpu(0), host.vcpu(1)
         assert vcpu.mmio_read(BASE, 4) == 0
         freeze(running)
-        for port in (vcpu, late):  # one has a stream already, the other would open one
+        for port in (vcpu, late):  # one has a queue already, the other would open one
             started = time.monotonic()
             assert port.mmio_read(BASE, 4) == 0xFFFF_FFFF
             assert time.monotonic() - started < 5
-            assert isinstance(port.last_failure, AccessTimeout)
+            assert isinstance(port.last_failure, AccessTimeout | ConnectionLost)
+        assert isinstance(vcpu.last_failure, AccessTimeout)
         running.process.send_signal(signal.SIGCONT)
         wait_until(lambda: vcpu.mmio_read(BASE, 4) == 0, "it to be found again")
         wait_until(lambda: late.mmio_read(BASE, 4) == 0, "it to be found again")
@@ -184,46 +148,6 @@ def test_a_client_of_a_server_that_hangs_can_be_closed(tmp_path: Path) -> None:
         host.close()
         assert time.monotonic() - started < 5
         running.kill()
-
-
-# Posted writes.
-
-
-def test_posted_writes_are_made_before_what_follows(lab: Lab) -> None:
-    lab.server.devices.plug("register", {"base": str(BASE)}, device_id="r")
-    device = lab.server.devices.device("r")
-    assert isinstance(device, Register)
-    vcpu = lab.host().vcpu(0)
-    vcpu.post_writes(pb.SPACE_MMIO, BASE, 0x100)
-    for number in range(5000):
-        vcpu.mmio_write(BASE, 4, number)
-    assert vcpu.mmio_read(BASE, 4) == 4999
-    assert [int.from_bytes(each, "little") for each in device.written] == list(range(5000))
-
-
-def test_a_close_makes_the_posted_writes_first(lab: Lab) -> None:
-    lab.server.devices.plug("register", {"base": str(BASE)}, device_id="r")
-    device = lab.server.devices.device("r")
-    assert isinstance(device, Register)
-    for number in range(1, 11):
-        host = lab.host()
-        host.vcpu(0).post_writes(pb.SPACE_MMIO, BASE, 0x100)
-        for _ in range(100):
-            host.vcpu(0).mmio_write(BASE, 1, number)
-        host.close()
-        assert len(device.written) == 100 * number
-
-
-def test_posted_writes_that_fail_are_counted_and_nothing_else(lab: Lab) -> None:
-    lab.server.devices.plug("register", {"base": str(BASE)})
-    raising = Policy(Answer.RAISE, Answer.RAISE, Answer.RAISE)
-    vcpu = lab.host(policy=raising).vcpu(0)
-    vcpu.post_writes(pb.SPACE_MMIO, BASE + FAULT, 1)
-    for _ in range(3000):
-        vcpu.mmio_write(BASE + FAULT, 1, 0)
-    assert vcpu.mmio_read(BASE, 4) == 0
-    assert vcpu.posted_failures == 3000
-    assert (vcpu.failures, vcpu.last_failure) == (0, None)
 
 
 # A server that dies, and comes back.
@@ -297,11 +221,13 @@ def test_the_callback_may_make_accesses_of_the_host_itself(tmp_path: Path) -> No
             host.close()
 
 
-def test_a_server_that_is_started_again_in_between_is_noticed(tmp_path: Path) -> None:
+def test_a_server_that_is_started_again_in_between_is_noticed(tmp_path: Path, way: str) -> None:
     told: list[str] = []
     with ExitStack() as closing:
         with daemon(tmp_path, "--device", SCRATCH) as first:
-            told_by = connect(first.endpoint, on_new_server=lambda: told.append("new"))
+            told_by = connect(
+                first.endpoint, transport=way, on_new_server=lambda: told.append("new")
+            )
             vcpu = closing.enter_context(told_by).vcpu(0)
             vcpu.mmio_write(BASE, 1, 1)
         with daemon(tmp_path, "--device", SCRATCH):
@@ -324,7 +250,7 @@ def test_levels_fall_when_the_server_is_lost_and_rise_again_when_it_is_back(
         died.kill()
         wait_until(lambda: levels.up == set(), "the level to fall")
         with daemon(tmp_path, "--device", SCRATCH) as running:
-            running.host().mmio_write(LAST, 1, 1)  # by somebody else
+            running.host(transport="grpc-stream").mmio_write(LAST, 1, 1)  # by somebody else
             wait_until(lambda: levels.up == {9}, "the level to be brought up to date")
             wait_until(lambda: vcpu.mmio_read(LAST, 1) == 1)
             vcpu.mmio_write(LAST, 1, 0)  # and at once again, as before

@@ -83,7 +83,8 @@ def _connect(options: argparse.Namespace) -> DeviceHost:
     if not endpoint:
         raise UsageError(f"no endpoint: give --endpoint, or set {ENDPOINT_VARIABLE}")
     try:
-        return connect(endpoint, policy=_POLICY, tls=credentials(options))
+        # The local socket is for one client, the VMM: a tool must never take its place.
+        return connect(endpoint, policy=_POLICY, tls=credentials(options), transport="grpc-stream")
     except ClientError as error:
         if exit_status(error) is not ExitStatus.UNREACHABLE:
             raise

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from devicehost_client.demo import report
 from devicehost_client.demo.guests import (
-    ConnectInterrupts,
     Guest,
     GuestDied,
     NoGuest,
@@ -24,9 +23,10 @@ from devicehost_client.demo.measured_port import MeasuredPort
 from devicehost_client.demo.server_process import StartFailed, device_server
 from devicehost_client.errors import ClientError
 from devicehost_client.host import DeviceHost, connect
-from devicehost_client.interrupts import LevelCallback
 
 END_TIMEOUT_S = 60.0
+EXITS = 5000
+"""KVM exits that are timed, to compare with."""
 CACHE = Path("build")
 
 
@@ -49,11 +49,7 @@ def main() -> int:
 
 def demonstrate(host: DeviceHost, folder: Path, choice: str | None) -> int:
     """Run a guest on the devices of `host`, and say what happened."""
-
-    def connect_interrupts(on_level: LevelCallback) -> None:
-        host.interrupts.start(on_level=on_level)
-
-    guest = choose_guest(choice, connect_interrupts)
+    guest = choose_guest(choice, host)
     try:
         say(f"Server: pid {host.server().pid}. Guest: {guest.name}.")
         for device_id, (device_type, config) in guest.devices.items():
@@ -71,6 +67,8 @@ def demonstrate(host: DeviceHost, folder: Path, choice: str | None) -> int:
         say("\n--- address map ---", *report.address_map(ranges), sep="\n")
         say("\n--- accesses by device ---", *report.accesses(port, ranges), sep="\n")
         say(f"\n{report.round_trip(port, host.transport)}")
+        if guest.exits is not None:
+            say(report.share_of_exit(port, guest.exits(EXITS)))
         if not came_to_end:
             raise GuestDied(f"{guest.name} did not say {guest.last_words!r} in {seconds:.0f} s")
         say(f"The guest came to its end ({guest.last_words!r}) in {seconds:.1f} s.")
@@ -79,7 +77,7 @@ def demonstrate(host: DeviceHost, folder: Path, choice: str | None) -> int:
         guest.close()
 
 
-def choose_guest(choice: str | None, connect_interrupts: ConnectInterrupts) -> Guest:
+def choose_guest(choice: str | None, host: DeviceHost) -> Guest:
     """Set up the guest that was asked for, or else the best that runs here.
 
     Raises:
@@ -87,18 +85,18 @@ def choose_guest(choice: str | None, connect_interrupts: ConnectInterrupts) -> G
     """
     if choice in (None, "seabios"):
         try:
-            return seabios_on_kvm(connect_interrupts, find_seabios(CACHE))
+            return seabios_on_kvm(host, find_seabios(CACHE))
         except NoGuest as why:
             if choice:
                 raise
             say(f"Instead of SeaBIOS a small guest runs: {why}")
     if choice in (None, "kvm"):
         try:
-            return small_guest_on_kvm(connect_interrupts)
+            return small_guest_on_kvm(host)
         except NoGuest:
             if choice:
                 raise
-    return small_guest_on_unicorn(connect_interrupts)
+    return small_guest_on_unicorn(host)
 
 
 def run(guest: Guest, port: MeasuredPort, console: Path) -> bool:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from devicehost_client.adapters.kvm import KvmUnavailable, Stopped, Vm
+from devicehost_client.adapters.kvm import KvmUnavailable, Stopped, Vm, attach, exit_times_ns
 from devicehost_client.demo import small_guest
-from devicehost_client.interrupts import LevelCallback
+from devicehost_client.host import DeviceHost
 from devicehost_client.port import AccessPort
 
 MEMORY_SIZE = 32 << 20
@@ -32,9 +32,6 @@ _FIRST_PIC_VECTOR = 8
 
 Devices: TypeAlias = Mapping[str, tuple[str, Mapping[str, str]]]
 """Type and configuration by id; `{folder}` stands for where files go."""
-
-ConnectInterrupts: TypeAlias = Callable[[LevelCallback], None]
-"""Takes what is to be told the level of each GSI, and tells it from then on."""
 
 
 class NoGuest(Exception):
@@ -57,6 +54,7 @@ class Guest:
         run: runs it on this thread until `stop`, which another thread calls.
         stop: ends `run`.
         close: gives back what it stands on.
+        exits: times so many exits of what it runs on, in nanoseconds; None for none.
     """
 
     name: str
@@ -66,6 +64,7 @@ class Guest:
     run: Callable[[AccessPort], None]
     stop: Callable[[], None]
     close: Callable[[], None]
+    exits: Callable[[int], list[int]] | None = None
 
 
 def find_seabios(cache: Path) -> Path:
@@ -94,7 +93,7 @@ def find_seabios(cache: Path) -> Path:
     return cache / "seabios" / _SEABIOS
 
 
-def seabios_on_kvm(connect_interrupts: ConnectInterrupts, image_path: Path) -> Guest:
+def seabios_on_kvm(host: DeviceHost, image_path: Path) -> Guest:
     """Set up a PC without disks, whose firmware is SeaBIOS.
 
     Raises:
@@ -125,11 +124,11 @@ def seabios_on_kvm(connect_interrupts: ConnectInterrupts, image_path: Path) -> G
         devices,
         "debug",
         "No bootable device",
-        connect_interrupts=connect_interrupts,
+        host=host,
     )
 
 
-def small_guest_on_kvm(connect_interrupts: ConnectInterrupts) -> Guest:
+def small_guest_on_kvm(host: DeviceHost) -> Guest:
     """Set up the small guest in a VM of KVM's.
 
     Raises:
@@ -144,12 +143,12 @@ def small_guest_on_kvm(connect_interrupts: ConnectInterrupts) -> Guest:
         small_guest.DEVICES,
         small_guest.CONSOLE,
         small_guest.LAST_WORDS,
-        connect_interrupts=connect_interrupts,
+        host=host,
         entry=small_guest.BASE,
     )
 
 
-def small_guest_on_unicorn(connect_interrupts: ConnectInterrupts) -> Guest:
+def small_guest_on_unicorn(host: DeviceHost) -> Guest:
     """Set up the small guest in Unicorn, an emulator.
 
     Raises:
@@ -175,7 +174,7 @@ def small_guest_on_unicorn(connect_interrupts: ConnectInterrupts) -> Guest:
             if asserted:
                 cpu.interrupt(_FIRST_PIC_VECTOR + gsi)
 
-        connect_interrupts(on_level)
+        host.interrupts.start(on_level=on_level)
         cpu.run(small_guest.BASE)
 
     def stop() -> None:
@@ -207,7 +206,7 @@ def _on_kvm(
     console: str,
     last_words: str,
     *,
-    connect_interrupts: ConnectInterrupts,
+    host: DeviceHost,
     entry: int | None = None,
 ) -> Guest:
     vcpu = vm.create_vcpu()
@@ -215,9 +214,9 @@ def _on_kvm(
         vcpu.enter_real_mode(0, entry)
 
     def run(port: AccessPort) -> None:
-        connect_interrupts(vm.set_irq_line)
+        attach(vm, host)
         end = vcpu.run(port)
         if not isinstance(end, Stopped):
             raise GuestDied(f"{name}: {end}")
 
-    return Guest(name, devices, console, last_words, run, vcpu.stop, vm.close)
+    return Guest(name, devices, console, last_words, run, vcpu.stop, vm.close, exit_times_ns)

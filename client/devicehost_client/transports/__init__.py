@@ -12,6 +12,9 @@ from typing import Protocol, TypeAlias
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost_client.port import ReadableBuffer, WritableBuffer
 
+TOOL_VCPU = 0xFFFF_FFFF
+"""The vCPU number of accesses that no vCPU makes."""
+
 Space: TypeAlias = pb.Space.ValueType
 """An address space: `SPACE_PIO` or `SPACE_MMIO`."""
 
@@ -23,7 +26,9 @@ class Queue(Protocol):
         posted_failures: how many posted writes failed so far.
     """
 
-    posted_failures: int
+    @property
+    def posted_failures(self) -> int:
+        """See above."""
 
     def read(self, space: Space, address: int, data: WritableBuffer, size: int) -> None:
         """Fill `data`, and return when that is done.
@@ -60,13 +65,15 @@ class Transport(Protocol):
     """A connection to a server.
 
     Attributes:
-        name: what kind it is, for people: `grpc-stream`.
+        name: what kind it is: `ring`, `socket` or `grpc-stream`.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """See above."""
 
     def open_queue(self, vcpu: int) -> Queue:
-        """Open the queue of a vCPU. It connects with the first access."""
+        """Open the queue of a vCPU."""
 
     def close(self) -> None:
         """End all queues and the connection."""

@@ -11,11 +11,13 @@ to the VMM what a VMM is about: what is where in memory, and what a port does.
         end = vcpu.run(port)
 
 Without `enter_real_mode` a vCPU starts at the reset vector, where firmware is. Another
-thread may call `Vcpu.stop`, `Vm.set_irq_line` and `Vm.close` at any time.
+thread may call `Vcpu.stop`, `Vm.set_irq_line` and `Vm.close` at any time. `attach` hands
+the VM's memory and interrupts to a device server.
 """
 
 from __future__ import annotations
 
+from devicehost_client.adapters.kvm.attach import attach
 from devicehost_client.adapters.kvm.errors import (
     BadVmArgument,
     BadVmState,
@@ -27,6 +29,7 @@ from devicehost_client.adapters.kvm.errors import (
     NoKvm,
     WrongPlatform,
 )
+from devicehost_client.adapters.kvm.exit_cost import exit_times_ns
 from devicehost_client.adapters.kvm.exits import (
     EntryFailed,
     ExitCounts,
@@ -77,4 +80,6 @@ __all__ = [
     "Vcpu",
     "Vm",
     "WrongPlatform",
+    "attach",
+    "exit_times_ns",
 ]

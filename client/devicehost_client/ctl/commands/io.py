@@ -15,7 +15,7 @@ from devicehost_client.ctl.command import (
     checked,
 )
 from devicehost_client.ctl.numeral import U64_MAX, number
-from devicehost_client.host import TOOL_VCPU
+from devicehost_client.transports import TOOL_VCPU
 
 TRANSFER_MAX = 1 << 20
 """The most that a command reads or writes, in bytes: what one access may."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from measure import Result, result, time_batches
+from measure import Case, Effort, Result, measure
 
 from devicehost_server.allocation import ResourceManager
 from devicehost_server.model.resources import MmioAddressConstraint
@@ -12,15 +12,18 @@ from devicehost_server.model.resources import MmioAddressConstraint
 LIVE = (100, 10_000)
 
 
-def results(*, quick: bool) -> Iterator[Result]:
-    """Measure an allocation and its release in fragmented pools, taking turns."""
-    allocators = {live: _allocator(live) for live in LIVE}
-    samples: dict[int, list[float]] = {live: [] for live in LIVE}
-    for _ in range(10 if quick else 40):
-        for live, allocator in allocators.items():
-            samples[live] += time_batches(allocator, 10, 20)
-    for live in LIVE:
-        yield result(f"allocate.{live}", samples[live], f"allocate and release, {live} live")
+def results(effort: Effort) -> Iterator[Result]:
+    """Measure an allocation and its release in fragmented pools."""
+    cases = [
+        Case(
+            f"allocate.{live}",
+            f"allocate and release, {live} live",
+            _allocator(live),
+            beside="" if live == LIVE[0] else f"allocate.{LIVE[0]}",
+        )
+        for live in LIVE
+    ]
+    return measure(cases, effort).results()
 
 
 def _allocator(live: int) -> Callable[[int], None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 
-from measure import Result, result, time_batches
+from measure import Case, Effort, Result, measure
 
 from devicehost_server.model.counters import AccessCounters
 from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, WritableBuffer
@@ -29,22 +30,23 @@ class LockedRegister(Register, DeviceIoMut):
     """Likewise, one thread at a time, as most devices are."""
 
 
-def results(*, quick: bool) -> Iterator[Result]:
-    """Measure with maps of different sizes, taking turns."""
-    readers = {count: _reader(count) for count in SIZES}
-    samples: dict[int, list[float]] = {count: [] for count in SIZES}
-    for _ in range(10 if quick else 40):
-        for count, reader in readers.items():
-            samples[count] += time_batches(reader, 20, 500)
-    for count in SIZES:
-        yield result(
-            f"dispatch.{count}", samples[count], f"IoManager.mmio_read, 4 bytes, {count} ranges"
+def results(effort: Effort) -> Iterator[Result]:
+    """Measure with maps of different sizes."""
+    cases = [
+        Case(
+            f"dispatch.{count}",
+            f"IoManager.mmio_read, 4 bytes, {count} ranges",
+            _reader(count),
+            beside="" if count == SIZES[0] else f"dispatch.{SIZES[0]}",
         )
-    hosted = _reader(64, LockedRegister(), AccessCounters())
-    hosted_samples = [sample for _ in range(10) for sample in time_batches(hosted, 20, 500)]
-    yield result(
-        "dispatch.hosted", hosted_samples, "the same, 64 ranges, with a lock and counted accesses"
+        for count in SIZES
+    ]
+    hosted = Case(
+        "dispatch.hosted",
+        "the same, 64 ranges, with a lock and counted accesses",
+        _reader(64, LockedRegister(), AccessCounters()),
     )
+    return measure([*cases, hosted], effort).results()
 
 
 def _reader(
@@ -57,11 +59,12 @@ def _reader(
     io.register_device_io(device or Register(), ranges)
     # A prime step visits the ranges in an order that no cache has learned.
     addresses = [(n * 2_654_435_761 % count) * STRIDE + 0x10 for n in range(500)]
+    visits = cycle(addresses)
     data = memoryview(bytearray(4))
 
     def read(times: int) -> None:
         mmio_read = io.mmio_read
-        for address in addresses[:times]:
+        for address in islice(visits, times):
             mmio_read(address, data)
 
     return read

@@ -92,7 +92,6 @@ class LocalTransport:
         after_access: Callable[[int], None],
     ) -> None:
         self._path = path
-        self._use_ring = use_ring
         self._timeout_s = timeout_s
         self._spin_s = spin_s
         self._handed_over = handed_over
@@ -108,7 +107,7 @@ class LocalTransport:
         self._handing_over = threading.RLock()
         self._closed = False
         self._current = self._connect()
-        self.name = "ring" if self._current.ring is not None else "socket"
+        self.name = "ring" if use_ring and self._current.ring is not None else "socket"
         self.instance_id = self._current.link.instance_id
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="local connection", daemon=True)
@@ -117,7 +116,7 @@ class LocalTransport:
     def open_queue(self, vcpu: int) -> Queue:
         """Open the queue of a vCPU."""
         opened: Queue
-        if self._current.ring is not None and vcpu != TOOL_VCPU:
+        if self.name == "ring" and vcpu != TOOL_VCPU:
             opened = RingQueue(self, self._timeout_s, self._spin_s)
         else:
             opened = SocketQueue(self)
@@ -175,7 +174,8 @@ class LocalTransport:
     def _connect(self) -> Attachment:
         link = Link(self._path, self._timeout_s, self._spin_s, self._dma.serve)
         try:
-            return Attachment(link, open_ring(link) if self._use_ring else None)
+            # Without its queues as well: it says how far the interrupts are.
+            return Attachment(link, open_ring(link))
         except BaseException:
             link.close()
             raise

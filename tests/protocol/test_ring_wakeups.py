@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -21,7 +23,7 @@ from devicehost.ring.membarrier import _no_barrier, register
 from devicehost_server.model.device_io import DeviceIo, WritableBuffer
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange
-from ringlab import LATE_S, WAIT_S, attached, client_process
+from ringlab import LATE_S, WAIT_S, ClientProcess, attached, client_process
 from ringpair import WatchedRing
 
 ACCESSES = int(os.environ.get("DEVICEHOST_RING_ACCESSES", "40000"))
@@ -35,14 +37,21 @@ PER_ACCESS_S = 1e-3
 
 
 class SlowCounter(DeviceIo):
-    """Counts its reads, and takes a random time for every other one."""
+    """Counts its reads, and takes a random time for every other one.
+
+    Attributes:
+        may_answer: what a read waits for first.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self._chance = random.Random(1)
 
     def read(self, base: int, offset: int, data: WritableBuffer) -> None:
         del base, offset
+        assert self.may_answer.wait(WAIT_S)
         if self.count % 2:
             until = time.perf_counter() + self._chance.uniform(0, 2 * CLIENT_SPIN_S)
             while time.perf_counter() < until:
@@ -52,13 +61,23 @@ class SlowCounter(DeviceIo):
 
 
 @pytest.fixture
-def ring() -> Iterator[WatchedRing]:
-    io = IoManager()
-    io.register_device_io(SlowCounter(), [MmioAddressRange(ADDRESS, 8)])
-    ring = WatchedRing(io, SERVER_SPIN_S)
+def counter() -> SlowCounter:
+    return SlowCounter()
+
+
+@pytest.fixture
+def io() -> IoManager:
+    return IoManager()
+
+
+@pytest.fixture
+def ring(io: IoManager, counter: SlowCounter) -> Iterator[WatchedRing]:
+    io.register_device_io(counter, [MmioAddressRange(ADDRESS, 8)])
+    ring = WatchedRing(io, spin_s=SERVER_SPIN_S)
     ring.open_queue(0)
     yield ring
     ring.close()
+    assert ring.join(WAIT_S)
 
 
 @pytest.mark.timeout(WAIT_S + ACCESSES * PER_ACCESS_S)
@@ -95,6 +114,37 @@ def test_no_access_is_late_however_the_gaps_fall(
         assert (facts["late_wakeups"], ring.late_wakeups) == (0, 0)
 
 
+@pytest.mark.timeout(WAIT_S + ACCESSES * PER_ACCESS_S)
+def test_no_access_is_late_where_two_queues_fall_asleep_together(
+    ring: WatchedRing, io: IoManager
+) -> None:
+    io.register_device_io(SlowCounter(), [MmioAddressRange(2 * ADDRESS, 8)])
+    ring.open_queue(1)
+    processors = list(os.sched_getaffinity(0))
+
+    def reader(queue: int, address: int) -> AbstractContextManager[ClientProcess]:
+        return client_process(
+            ring,
+            queue,
+            "read_with_gaps",
+            processors=processors,
+            address=address,
+            accesses=ACCESSES // 8,
+            gaps_s=GAPS_S,
+            spin_s=CLIENT_SPIN_S,
+        )
+
+    with reader(0, ADDRESS) as first, reader(1, 2 * ADDRESS) as second:
+        found = [each.facts(WAIT_S + ACCESSES * PER_ACCESS_S) for each in (first, second)]
+    for facts in found:
+        assert facts["rung"] > 0
+        assert facts["slept"] > 0
+        assert facts["slowest_s"] < LATE_S
+    if register() is not _no_barrier:
+        assert [facts["late_wakeups"] for facts in found] == [0, 0]
+        assert ring.late_wakeups == 0
+
+
 def test_a_lost_doorbell_is_late_by_no_more_than_the_bound_and_counted(ring: WatchedRing) -> None:
     with attached(ring) as client:
         rings = client._doorbell
@@ -108,20 +158,23 @@ def test_a_lost_doorbell_is_late_by_no_more_than_the_bound_and_counted(ring: Wat
     assert client.late_wakeups == 0
 
 
-def test_a_lost_wake_up_is_late_by_no_more_than_the_bound_and_counted(ring: WatchedRing) -> None:
+def test_a_lost_wake_up_is_late_by_no_more_than_the_bound_and_counted(
+    ring: WatchedRing, counter: SlowCounter
+) -> None:
+    def sleep_through(timeout_s: float) -> bool:
+        """Wait without hearing anything."""
+        counter.may_answer.set()
+        time.sleep(timeout_s)
+        return False
+
     with attached(ring, spin_s=0) as client:
-        ring.until_asleep()
         hears = client._wait
         for number in range(1, 11):
-            client._wait = _sleep_through if number % 2 else hears
+            if number % 2:
+                counter.may_answer.clear()  # it must not be there before the client sleeps
+            client._wait = sleep_through if number % 2 else hears
             began = time.monotonic()
             client.mmio_read(ADDRESS, 8)
             assert time.monotonic() - began < LATE_S
     assert client.late_wakeups == 5
     assert ring.late_wakeups == 0
-
-
-def _sleep_through(timeout_s: float) -> bool:
-    """Wait without hearing anything."""
-    time.sleep(timeout_s)
-    return False

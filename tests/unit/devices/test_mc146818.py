@@ -814,7 +814,7 @@ class TestInterrupts:
         lab = Lab()
         rtc = Mc146818(Mc146818Config())
         resources = hosted(Lab()).get_assigned_resources()
-        rtc.assign(DeviceContext("rtc", resources, clock, lab.interrupts))
+        rtc.assign(DeviceContext("rtc", resources, clock, lab.interrupts, lab.memory))
         asserted = threading.Event()
 
         def listener(event: InterruptEvent) -> None:

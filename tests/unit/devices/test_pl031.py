@@ -347,7 +347,7 @@ class TestMatch:
         lab = Lab()
         rtc = Pl031(Pl031Config(irq=IRQ))
         resources = hosted(Lab()).get_assigned_resources()
-        rtc.assign(DeviceContext("rtc", resources, clock, lab.interrupts))
+        rtc.assign(DeviceContext("rtc", resources, clock, lab.interrupts, lab.memory))
         asserted = threading.Event()
 
         def listener(event: InterruptEvent) -> None:

@@ -5,7 +5,7 @@ spins; its device takes random times, around that for which the client spins. Ea
 asleep again and again, and now and then the other one publishes just then: what it looks for
 is there at the last look. That is counted, for only then is there a wake-up to be lost.
 
-`DEVICEHOST_RING_ACCESSES=1000000` makes a million accesses, which takes a few minutes.
+`DEVICEHOST_RING_ACCESSES=1000000` makes a million accesses, which takes about three minutes.
 """
 
 from __future__ import annotations

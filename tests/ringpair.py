@@ -15,7 +15,8 @@ from daemonlab import wait_until
 from devicehost.ring.consumer import Accesses, Consumer
 from devicehost.ring.layout import RingLayout
 from devicehost.ring.producer import Producer
-from devicehost_server.endpoints.ring import Ring, status_of
+from devicehost_server.endpoints.ring import Ring
+from devicehost_server.endpoints.statuses import status_of
 from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange, PioAddressRange

@@ -86,9 +86,9 @@ def test_no_access_is_late_however_the_gaps_fall(
 ) -> None:
     # Side by side: where they take turns on one processor, nobody sleeps.
     first, *others = os.sched_getaffinity(0)
-    assert ring._thread is not None
-    assert ring._thread.native_id is not None
-    os.sched_setaffinity(ring._thread.native_id, [first])
+    assert ring._poller is not None
+    assert ring._poller.native_id is not None
+    os.sched_setaffinity(ring._poller.native_id, [first])
     with client_process(
         ring,
         0,

@@ -85,6 +85,11 @@ class Consumer:
         self._posted_failures = 0
 
     @property
+    def position(self) -> int:
+        """The number of the entry that is taken next; behind it while `serve` goes on."""
+        return self._next
+
+    @property
     def is_pending(self) -> bool:
         """Whether an entry is there that wasn't taken."""
         return bool(self._entries.sequences[self._next & self._mask] == self._next)

@@ -53,7 +53,7 @@ from devicehost_server.endpoints.buffers import RECEIVE_SIZE, SMALL, Buffers
 from devicehost_server.endpoints.bus import Bus, BusDevice
 from devicehost_server.endpoints.dma import ClientMemory
 from devicehost_server.endpoints.refused import Refused
-from devicehost_server.endpoints.ring import status_of
+from devicehost_server.endpoints.statuses import status_of
 from devicehost_server.model.errors import DeviceHostError
 
 _log = structlog.get_logger(__name__)

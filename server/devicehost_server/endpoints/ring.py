@@ -1,10 +1,7 @@
-"""The ring of one client: its memory, its eventfds, and the thread that polls it.
+"""The ring of one client: its memory, its eventfds, and the threads that serve it.
 
-The poller looks at all open queues in turn. While accesses come it spins. A short time
-after the last one it arms `need_wakeup` and sleeps on the doorbell; how short is adapted
-to how often that helps (`devicehost.ring.spin`), so that a client whose accesses come one
-by one, far apart, costs little. Between its looks the poller lets other threads have the
-interpreter.
+A poller serves all open queues (`devicehost_server.endpoints.poller`). When it has nothing
+to do it arms `need_wakeup`, and sleeps on the doorbell.
 
 The client shares the memory and the eventfds, and may do with them as it likes: write any
 number anywhere, fill an eventfd, or make it block. It harms nobody but itself with that.
@@ -22,9 +19,8 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
-from devicehost.access_status import AccessStatus
 from devicehost.bus_regions import RING_QUEUES
-from devicehost.ring.consumer import Accesses, BadEntry, Consumer
+from devicehost.ring.consumer import Accesses, Consumer
 from devicehost.ring.layout import (
     INTERRUPT_GENERATION,
     LATE_WAKEUPS,
@@ -33,14 +29,12 @@ from devicehost.ring.layout import (
     RingLayout,
 )
 from devicehost.ring.membarrier import register
-from devicehost.ring.spin import Spin
-from devicehost_server.model.errors import DeviceHostError
+from devicehost_server.endpoints.poller import Poller, Watch
+from devicehost_server.endpoints.statuses import status_of
 from devicehost_server.model.interrupts import InterruptController, InterruptEvent
 
 SPIN_S = 200e-6
 """The longest that the poller spins after the last access, in seconds."""
-
-_LOOKS = 100  # at an empty queue, before others have their turn: about 3 microseconds
 
 
 class Ring:
@@ -57,6 +51,8 @@ class Ring:
         doorbell: the eventfd that a client signals when the server sleeps.
         wake_ups: for each queue, the eventfd that tells a sleeping client of a completion.
         late_wakeups: how many entries were found only by looking again.
+        reliefs: how often a poller had to be relieved, because a device hung.
+        is_closed: whether it is, or is about to be.
     """
 
     def __init__(
@@ -69,15 +65,18 @@ class Ring:
         self._layout = RingLayout(RING_QUEUES)
         self._io = io
         self._interrupts = interrupts
-        self._spin = Spin(spin_s)
-        self._looks = _LOOKS if spin_s else 1
+        self._spin_s = spin_s
         self.size = self._layout.size
         self.late_wakeups = 0
+        self.reliefs = 0
+        self.is_closed = False
+        self._end = threading.Event()
         self._barrier = register()
         self._consumers: dict[int, Consumer] = {}
-        self._closed = False
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._poller: Poller | None = None  # on duty
+        self._pollers: set[Poller] = set()  # that have not ended
+        self._watching: threading.Thread | None = None
         with ExitStack() as undo:
             self.fd = os.memfd_create("devicehost-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             undo.callback(os.close, self.fd)
@@ -103,49 +102,53 @@ class Ring:
                 self._words[INTERRUPT_GENERATION] = generation
 
     def open_queue(self, queue: int) -> None:
-        """Poll a queue from here on; one that is open stays so.
+        """Serve a queue from here on; one that is open stays so.
 
         Raises:
             BadRing: there is no such queue.
             ValueError: the ring is closed.
         """
         with self._lock:
-            if self._closed:
+            if self.is_closed:
                 raise ValueError(f"queue {queue} of a ring that is closed")
-            if queue not in self._consumers:
-                consumer = Consumer(
-                    self._memory,
-                    self._layout,
-                    queue,
-                    self._io,
-                    status_of=status_of,
-                    wake=lambda: _signal(self.wake_ups[queue]),
-                )
-                # The poller has its own look at the dict, which is replaced as a whole.
-                self._consumers = {**self._consumers, queue: consumer}
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="ring", daemon=True)
-                thread.start()
-                self._thread = thread
-            _signal(self._own_bell)
+            if queue in self._consumers:
+                return
+            consumer = self._consumers[queue] = Consumer(
+                self._memory,
+                self._layout,
+                queue,
+                self._io,
+                status_of=status_of,
+                wake=lambda: _signal(self.wake_ups[queue]),
+            )
+            if self._poller is None:
+                self._put_on_duty((consumer,))
+            else:
+                self._poller.consumers += (consumer,)
+                _signal(self._own_bell)
+            if len(self._consumers) > 1 and self._watching is None:
+                self._watching = threading.Thread(target=self._watch, name="ring watch")
+                self._watching.daemon = True
+                self._watching.start()
 
     def close(self) -> None:
-        """Tell the poller to stop; return at once. Nothing happens the second time.
+        """Have the poller stop; return at once. Nothing happens the second time.
 
         The poller frees everything, once the access that is being made has ended.
         """
         with self._lock:
-            if self._closed:
+            if self.is_closed:
                 return
-            self._closed = True
+            self.is_closed = True
+            self._end.set()
             _signal(self._own_bell)
             for fd in self.wake_ups:
                 # If the client made it block, and filled it, the poller hangs in it.
                 os.set_blocking(fd, False)
                 with suppress(BlockingIOError):
                     os.eventfd_read(fd)
-        if self._thread is None:
-            self._free()
+            if not self._pollers:
+                self._free()
 
     def join(self, timeout_s: float) -> bool:
         """Wait until a closed ring is freed, but not for longer than `timeout_s` seconds.
@@ -153,85 +156,76 @@ class Ring:
         Returns:
             Whether it is. If not, a device hangs in an access.
         """
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        deadline = time.monotonic() + timeout_s
+        for poller in tuple(self._pollers):
+            poller.join(max(0.0, deadline - time.monotonic()))
+        return not self._pollers
 
-    def _run(self) -> None:
-        try:
-            self._poll()
-        finally:
-            self._free()
+    # For the poller.
 
-    def _poll(self) -> None:
-        spin = self._spin
-        idle_since = 0.0  # as long as accesses come
-        only: Consumer | None = None  # the only one that had accesses in the last round
-        while not self._closed:
-            consumers = self._consumers.values()
-            # Where some are busy, the others get no more than a glance.
-            looks = 1 if only or not idle_since else self._looks // len(consumers) or 1
-            busy = 0
-            for consumer in consumers:
-                if consumer.serve(self._looks if consumer is only else looks):
-                    busy += 1
-                    last = consumer
-            if busy:
-                only = last if busy == 1 else None
-                if idle_since:
-                    spin.after(helped=True)
-                    idle_since = 0.0
-                continue
-            only = None
-            self._bells.poll(0)  # lets go of the interpreter, for whoever waits for it
-            now = time.monotonic()
-            if not idle_since:
-                idle_since = now
-            if now - idle_since >= spin.now_s:
-                spin.after(helped=False)
-                self._sleep()
-                idle_since = 0.0
+    def let_others(self) -> None:
+        """Let other threads have the interpreter, if they want it."""
+        self._bells.poll(0)
 
-    def _sleep(self) -> None:
+    def sleep(self) -> None:
         """Sleep until a bell rings; see `devicehost.ring` for why that is enough."""
         words = self._words
         words[NEED_WAKEUP] = 1
         self._barrier()
-        while not (self._closed or self._is_pending() or self._bells.poll(LOOK_AGAIN_S)):
+        while not (self.is_closed or self._is_pending() or self._bells.poll(LOOK_AGAIN_S)):
             # It may have rung just now.
             if self._is_pending() and not self._bells.poll(0):
                 self.late_wakeups += 1
                 words[LATE_WAKEUPS] = self.late_wakeups
         words[NEED_WAKEUP] = 0
 
+    def retire(self, poller: Poller) -> None:
+        """Take note that a poller has ended; the last one frees everything."""
+        with self._lock:
+            self._pollers.discard(poller)
+            if not poller.relieved:
+                self.is_closed = True
+                self._end.set()
+            elif poller.kept is not None and self._poller is not None:
+                self._poller.consumers += (poller.kept,)
+                _signal(self._own_bell)
+            if self.is_closed and not self._pollers:
+                self._free()
+
+    def _put_on_duty(self, consumers: tuple[Consumer, ...]) -> None:
+        self._poller = Poller(self, consumers, self._spin_s)
+        self._pollers.add(self._poller)
+        self._poller.start()
+
+    def _watch(self) -> None:
+        """Put another poller on duty whenever one hangs. On a thread of its own."""
+        watch = Watch()
+        while not self._end.wait(watch.period_s):
+            with self._lock:
+                poller = self._poller
+                if poller is not None and not self.is_closed and watch.hangs(poller):
+                    self.reliefs += 1
+                    self._put_on_duty(poller.relieve())
+
     def _is_pending(self) -> bool:
-        return any(consumer.is_pending for consumer in self._consumers.values())
+        """Whether an entry waits in a queue of the poller on duty."""
+        poller = self._poller
+        return poller is not None and any(each.is_pending for each in poller.consumers)
 
     def _interrupt_changed(self, event: InterruptEvent) -> None:
         """Say so in the ring. If an access caused it, this is its thread."""
         self._words[INTERRUPT_GENERATION] = event.generation
 
     def _free(self) -> None:
+        """Free everything. Under the lock: whoever holds it may be about to signal an eventfd."""
         if self._interrupts is not None:
             self._interrupts.unsubscribe(self._interrupt_changed)
-        with self._lock:  # whoever holds it may be about to signal an eventfd
-            self._closed = True
-            for consumer in self._consumers.values():
-                consumer.close()
-            self._consumers = {}
-            self._words.release()
-            self._memory.release()
-            self._fds.close()
-
-
-def status_of(error: BaseException) -> AccessStatus:
-    """The status that stands for a failed access."""
-    if isinstance(error, BadEntry):
-        return error.status
-    if isinstance(error, DeviceHostError) and error.reason in AccessStatus.__members__:
-        return AccessStatus[error.reason]
-    return AccessStatus.DEVICE_FAULT
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers = {}
+        self._words.release()
+        self._memory.release()
+        self._fds.close()
 
 
 def _eventfd(owner: ExitStack) -> int:

@@ -36,7 +36,8 @@ from devicehost.ring.layout import (
     RingLayout,
 )
 from devicehost.ring.producer import AccessFailed, AccessOverdue
-from devicehost_server.endpoints.ring import Ring, status_of
+from devicehost_server.endpoints.ring import Ring
+from devicehost_server.endpoints.statuses import status_of
 from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
 from devicehost_server.model.errors import DeviceTimeout, Draining, NoSpace
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
@@ -234,6 +235,53 @@ def test_an_idle_queue_beside_a_busy_one_is_found_busy_when_it_is(ring: WatchedR
                 assert other.mmio_read(BASE, 4) == number.to_bytes(4, "little")
 
 
+def test_a_device_that_hangs_in_one_queue_does_not_hold_up_the_others(
+    ring: WatchedRing, board: Board, gate: Gate
+) -> None:
+    for queue in range(3):
+        ring.open_queue(queue)
+    with attached(ring, 0) as hanging, attached(ring, 1) as first, attached(ring, 2) as second:
+        hanging.post(Operation.MMIO_READ, 0x1000, b"\0")
+        for number in range(10):
+            hanging.mmio_post(BASE + 64, bytes([number]))
+        assert gate.entered.wait(WAIT_S)
+        for number in range(200):
+            for at, client in ((0, first), (8, second)):
+                client.mmio_write(BASE + at, bytes([number]))
+                assert client.mmio_read(BASE + at, 1) == bytes([number])
+        assert ring.reliefs == 1
+        assert board.content[64] == 0, "what comes after the hanging access waits for it"
+        gate.leave.set()
+        hanging.mmio_write(BASE + 65, b"x")
+        assert board.content[64:66] == b"\x09x"
+        second.mmio_write(BASE, b"y")
+        assert hanging.mmio_read(BASE, 1) == b"y"
+    written = [offset for operation, offset, _ in board.seen if operation == "mmio_write"]
+    assert len(written) == 10 + 400 + 2, "no access is made twice"
+
+
+def test_devices_may_hang_in_all_queues_but_one(ring: WatchedRing, io: IoManager) -> None:
+    gates = [Gate() for _ in range(4)]
+    for number, gate in enumerate(gates):
+        io.register_device_io(gate, [MmioAddressRange(0x10000 * (number + 1), 0x1000)])
+        ring.open_queue(number)
+    ring.open_queue(4)
+    with ExitStack() as clients:
+        for number, gate in enumerate(gates):
+            client = clients.enter_context(attached(ring, number))
+            client.post(Operation.MMIO_READ, 0x10000 * (number + 1), b"\0")
+            assert gate.entered.wait(WAIT_S)
+        last = clients.enter_context(attached(ring, 4))
+        last.mmio_write(BASE, b"z")
+        assert last.mmio_read(BASE, 1) == b"z"
+        assert ring.reliefs == 4
+        ring.close()
+        assert not ring.join(0.01)
+        for gate in gates:
+            gate.leave.set()
+        assert ring.join(WAIT_S)
+
+
 def test_a_queue_that_is_not_open_is_not_looked_at(ring: WatchedRing) -> None:
     ring.open_queue(0)
     with attached(ring, 1, timeout_s=0.05) as client:
@@ -251,7 +299,7 @@ def test_a_queue_that_is_not_open_is_not_looked_at(ring: WatchedRing) -> None:
 def test_a_queue_that_does_not_exist_cannot_be_opened(ring: WatchedRing, queue: int) -> None:
     with pytest.raises(BadRing, match=f"queue {queue} of a ring"):
         ring.open_queue(queue)
-    assert ring._thread is None
+    assert ring._poller is None
 
 
 def test_a_status_stands_for_each_error() -> None:
@@ -396,9 +444,9 @@ def test_an_idle_ring_costs_less_than_a_percent_of_a_core(
 ) -> None:
     client.mmio_read(BASE, 1)
     ring.until_asleep()
-    assert ring._thread is not None
-    assert ring._thread.ident is not None
-    clock = time.pthread_getcpuclockid(ring._thread.ident)
+    assert ring._poller is not None
+    assert ring._poller.ident is not None
+    clock = time.pthread_getcpuclockid(ring._poller.ident)
     began, before = time.monotonic(), time.clock_gettime(clock)
     time.sleep(1.0)  # what is measured is a time in which nothing happens
     spent = time.clock_gettime(clock) - before
@@ -412,16 +460,19 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
     ring = Ring(io, spin_s=longest_s)
     ring.open_queue(0)
 
+    assert ring._poller is not None
+    spin = ring._poller._spin
+
     def access_until(client: Client, spin_s: float, gap_s: float) -> None:
         deadline = time.monotonic() + WAIT_S
-        while ring._spin.now_s != spin_s:
-            assert time.monotonic() < deadline, ring._spin.now_s
+        while spin.now_s != spin_s:
+            assert time.monotonic() < deadline, spin.now_s
             time.sleep(gap_s)
             client.mmio_read(BASE, 1)
 
     try:
         with attached(ring) as client:
-            assert ring._spin.now_s == longest_s
+            assert spin.now_s == longest_s
             access_until(client, longest_s / 16, 2 * longest_s)
             access_until(client, longest_s, 0.001)
     finally:
@@ -615,8 +666,8 @@ def test_scribbling_over_one_queue_does_not_touch_another(
     assert len(board.seen) >= facts["accesses"]
     assert len(target.seen) > 100
     assert all(1 <= (s if isinstance(s, int) else len(s)) <= 32 for _, _, s in target.seen)
-    assert ring._thread is not None
-    assert ring._thread.is_alive()
+    assert ring._poller is not None
+    assert ring._poller.is_alive()
 
 
 def test_scribbling_over_everything_harms_no_other_client(io: IoManager) -> None:
@@ -641,7 +692,7 @@ def test_scribbling_over_everything_harms_no_other_client(io: IoManager) -> None
             facts = honest.facts()
             hostile.stop()
             harm = hostile.facts()
-        pollers = [ring._thread for ring in rings if ring._thread is not None]
+        pollers = [ring._poller for ring in rings if ring._poller is not None]
         assert [poller.is_alive() for poller in pollers] == [True, True]
     assert facts["accesses"] > 0
     assert harm["scribbled"] > 1000

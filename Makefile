@@ -9,7 +9,7 @@ PROTOS := $(sort $(wildcard proto/devicehost/v1/*.proto))
 SERVICES := $(filter %_service.proto,$(PROTOS))
 PROTO_OUT ?= proto
 
-.PHONY: help demo test lint format proto bench clean
+.PHONY: help demo test lint format proto bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,8 +41,11 @@ proto: $(LINTERS) ## generate code from the API's definition
 	PATH=$(BIN):$$PATH python -m grpc_tools.protoc -Iproto \
 	    --grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) $(SERVICES)
 
-bench: $(INSTALLED) ## measure, print a table and write build/bench.json (QUICK=1 for a short run)
+bench: $(INSTALLED) ## measure, print a table, write build/bench.json and the picture (QUICK=1: neither all nor the picture)
 	$(BIN)/python tests/bench $(if $(QUICK),--quick)
+
+fuzz: $(INSTALLED) ## fuzz, guided by coverage (FUZZ=target, FUZZ_SECONDS=300 for each)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),300) $(FUZZ)
 
 clean: ## remove all that was made here
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -59,7 +62,7 @@ $(VENV)/bin/python:
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 
 $(INSTALLED): pyproject.toml $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[server,unicorn]' --group test
+	$(BIN)/pip install --quiet --editable '.[server,unicorn]' --group test --group fuzz
 	touch $@
 
 $(LINTERS): $(INSTALLED)

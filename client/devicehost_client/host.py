@@ -256,6 +256,7 @@ class DeviceHost:
             raise ConnectionLost(f"local socket {path} {problem}")
         self.memory.use(local)
         self._irqfds.use(local)
+        self.interrupts.on_started = local.watch_interrupts
         return local
 
     def _opened(self, instance_id: str) -> None:

@@ -49,10 +49,12 @@ class Interrupts:
 
     Attributes:
         callback_failures: how often a callback raised; each time is logged.
+        on_started: called when `start` is, before anything is delivered.
     """
 
     def __init__(self, channel: grpc.Channel, irqfds: IrqFds) -> None:
         self.callback_failures = 0
+        self.on_started: Callable[[], None] = lambda: None
         self._irqfds = irqfds
         self._stub = InterruptServiceStub(channel)
         self._thread: threading.Thread | None = None
@@ -109,6 +111,7 @@ class Interrupts:
         if self._thread is not None:
             raise RuntimeError("interrupts are delivered already")
         self._on_level, self._on_pulse = on_level, on_pulse
+        self.on_started()
         self._thread = threading.Thread(target=self._run, name="interrupts", daemon=True)
         self._thread.start()
         with self._delivered:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost_client.errors import ClientError
 from devicehost_client.policy import Answer, Policy
 from devicehost_client.port import ReadableBuffer, WritableBuffer
 from devicehost_client.transports import Queue, Space
+
+_PIO = pb.SPACE_PIO
+_MMIO = pb.SPACE_MMIO
 
 
 class Vcpu:
@@ -29,8 +30,9 @@ class Vcpu:
         self.failures = 0
         self.last_failure: ClientError | None = None
         self._queue = queue
+        self._read = queue.read
         self._policy = policy
-        self._posted: dict[Space, list[range]] = {pb.SPACE_PIO: [], pb.SPACE_MMIO: []}
+        self._posted: dict[Space, list[range]] = {_PIO: [], _MMIO: []}
 
     @property
     def posted_failures(self) -> int:
@@ -67,41 +69,41 @@ class Vcpu:
 
     def mmio_read_into(self, address: int, data: WritableBuffer) -> None:
         """Fill `data` from a guest-physical address; its length is the access's size."""
-        self._read(pb.SPACE_MMIO, address, data, len(data))
+        try:
+            self._read(_MMIO, address, data, len(data))
+        except ClientError as error:
+            data[:] = self._answer(error) * len(data)
 
     def mmio_write_from(self, address: int, data: ReadableBuffer) -> None:
         """Write `data` to a guest-physical address; its length is the access's size."""
-        self._write(pb.SPACE_MMIO, address, data, len(data))
+        self._write(_MMIO, address, data, len(data))
 
     def pio_read_into(self, port: int, data: WritableBuffer, size: int) -> None:
         """Fill `data` from an I/O port, in operands of `size` bytes (1, 2 or 4)."""
-        self._read(pb.SPACE_PIO, port, data, size)
+        try:
+            self._read(_PIO, port, data, size)
+        except ClientError as error:
+            data[:] = self._answer(error) * len(data)
 
     def pio_write_from(self, port: int, data: ReadableBuffer, size: int) -> None:
         """Write `data` to an I/O port, in operands of `size` bytes (1, 2 or 4)."""
-        self._write(pb.SPACE_PIO, port, data, size)
-
-    def _read(self, space: Space, address: int, data: WritableBuffer, size: int) -> None:
-        try:
-            self._queue.read(space, address, data, size)
-        except ClientError as error:
-            answer = self._answer(error)
-            data[:] = (b"\xff" if answer is Answer.ONES else b"\0") * len(data)
+        self._write(_PIO, port, data, size)
 
     def _write(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
-        send: Callable[[Space, int, ReadableBuffer, int], None] = self._queue.write
-        if any(address in posted for posted in self._posted[space]):
-            send = self._queue.post
+        send = self._queue.write
+        for posted in self._posted[space]:
+            if address in posted:
+                send = self._queue.post
         try:
             send(space, address, data, size)
         except ClientError as error:
             self._answer(error)
 
-    def _answer(self, error: ClientError) -> Answer:
-        """Count a failure; return what the guest is to see, or raise."""
+    def _answer(self, error: ClientError) -> bytes:
+        """Count a failure; return the byte that the guest is to see, or raise."""
         self.failures += 1
         self.last_failure = error
         answer = self._policy.answer(error)
         if answer is Answer.RAISE:
             raise error
-        return answer
+        return b"\xff" if answer is Answer.ONES else b"\0"

@@ -28,6 +28,7 @@ from devicehost_client.vcpu import Vcpu
 Transport = Literal["ring", "socket", "grpc-stream"]
 
 ADDRESS = ledger.BASE
+LOCKED_ADDRESS = ledger.LOCKED_BASE
 SIZES = (1, 4, 8)
 LONG = 4096
 
@@ -68,6 +69,7 @@ def server(*, spin_s: float | None = None) -> Iterator[Lab]:
         with _environment(settings), device_server(folder) as endpoint:
             with connect(endpoint, transport="grpc-stream") as host:
                 host.hotplug.plug(ledger.Ledger.type_name)
+                host.hotplug.plug(ledger.LockedLedger.type_name, {"base": hex(LOCKED_ADDRESS)})
             yield Lab(endpoint, folder)
 
 
@@ -101,7 +103,7 @@ def accesses(
 
 def port_accesses(way: str, vcpu: Vcpu, note: str, *, beside: str) -> list[Case]:
     """Reads and synchronous writes of 4 bytes by the port that a VMM has."""
-    data = bytearray(4)
+    data = memoryview(bytearray(4))
 
     def read(times: int) -> None:
         read_into = vcpu.mmio_read_into
@@ -119,18 +121,24 @@ def port_accesses(way: str, vcpu: Vcpu, note: str, *, beside: str) -> list[Case]
     ]
 
 
+def locked_read(way: str, vcpu: Vcpu, note: str, *, beside: str) -> Case:
+    """A read of a device that is entered by one thread at a time, as devices are by default."""
+    read = _queue_reads(queue_of(vcpu), 4, LOCKED_ADDRESS)
+    return Case(f"{way}.read4.locked", f"4-byte read {note}, of a device with a lock", read, beside)
+
+
 def queue_of(vcpu: Vcpu) -> Queue:
     """What is below a port."""
     return vcpu._queue
 
 
-def _queue_reads(queue: Queue, size: int) -> Callable[[int], None]:
-    data = bytearray(size)
+def _queue_reads(queue: Queue, size: int, address: int = ADDRESS) -> Callable[[int], None]:
+    data = memoryview(bytearray(size))
 
     def read(times: int) -> None:
         read, mmio = queue.read, pb.SPACE_MMIO
         for _ in repeat(None, times):
-            read(mmio, ADDRESS, data, size)
+            read(mmio, address, data, size)
 
     return read
 
@@ -153,6 +161,7 @@ def _install_device(folder: Path) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-ledger\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
         f"[devicehost.devices]\n{ledger.Ledger.type_name} = ledger:Ledger\n"
+        f"{ledger.LockedLedger.type_name} = ledger:LockedLedger\n"
     )
     shutil.copy(ledger.__file__, folder)
     return folder

@@ -1,19 +1,23 @@
 """The device at the other end of what is measured: memory, and a ledger of posted writes.
 
 It is plugged into a `devicehostd` like anybody's device, by an entry point. It does as
-little as a device can: a read is a slice of its memory. Writes to `LEDGER` are kept, all
-of them, until a read of `IN_ORDER` compares them with what was to come: ascending numbers.
+little as a device can: a read is a slice of its memory. It needs no lock, for it has one
+client; `LockedLedger` has the lock that devices have unless they ask otherwise.
+
+Writes to `LEDGER` are kept, all of them, until a read of `IN_ORDER` compares them with what
+was to come: ascending numbers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devicehost_server.devices import Device, option
-from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
+from devicehost_server.devices import ConcurrentDevice, option
+from devicehost_server.model.device_io import DeviceIoMut, ReadableBuffer, WritableBuffer
 from devicehost_server.model.resources import MmioAddressConstraint, ResourceConstraint
 
 BASE = 0xD000_0000
+LOCKED_BASE = 0xD100_0000
 SIZE = 0x2000
 LEDGER = 0x1F00
 """Register: writes of one size, each the number of the one before and one."""
@@ -33,7 +37,7 @@ class Config:
     base: int = option(BASE, "MMIO address")
 
 
-class Ledger(Device[Config]):
+class Ledger(ConcurrentDevice[Config]):
     """Memory, and a ledger of posted writes."""
 
     type_name = "bench-ledger"
@@ -49,18 +53,18 @@ class Ledger(Device[Config]):
         return [MmioAddressConstraint.exact(self.config.base, SIZE)]
 
     def read(self, base: int, offset: int, data: WritableBuffer) -> None:
-        if offset == IN_ORDER:
+        if offset < LEDGER:
+            data[:] = self._content[offset : offset + len(data)]
+        elif offset == IN_ORDER:
             data[:] = self._in_order().to_bytes(8, "little")
             self._ledger.clear()
-        else:
-            data[:] = self._content[offset : offset + len(data)]
 
     def write(self, base: int, offset: int, data: ReadableBuffer) -> None:
-        if offset == LEDGER:
+        if offset < LEDGER:
+            self._content[offset : offset + len(data)] = data
+        elif offset == LEDGER:
             self._ledger += data
             self._size = len(data)
-        else:
-            self._content[offset : offset + len(data)] = data
 
     def _in_order(self) -> int:
         size, expected = self._size, b"".join(numbers(self._size))
@@ -70,3 +74,9 @@ class Ledger(Device[Config]):
                 right = next(at for at, byte in enumerate(turn) if byte != expected[at])
                 return (start + right) // size
         return len(self._ledger) // size
+
+
+class LockedLedger(Ledger, DeviceIoMut):
+    """The same, entered by one thread at a time."""
+
+    type_name = "bench-locked-ledger"

@@ -31,9 +31,10 @@ def results(effort: Effort) -> Iterator[Result]:
             socket_floor(_LONG_FLOOR, "", spin=True, data_size=lab.LONG)
         )
         cases = lab.accesses("ring", vcpu, _NOTE, beside=_FLOOR, beside_long=_LONG_FLOOR)
+        locked = lab.locked_read("ring", vcpu, _NOTE, beside=_FLOOR)
         ports = lab.port_accesses("ring", vcpu, _NOTE, beside=_FLOOR)
         exits = _kvm_exits()
-        measured = measure([floor, *cases, long_floor, *ports, *exits], effort)
+        measured = measure([floor, *cases, locked, long_floor, *ports, *exits], effort)
         # The part of the socket has a result for the same floor.
         yield from (each for each in measured.results() if each.name != _LONG_FLOOR)
         for found in exits:

@@ -69,9 +69,11 @@ class LocalTransport:
         handed_over: what each server is given before any access.
         dma: serves what the server asks of our memory.
         on_opened: told the instance id of each server that is connected to later.
-        after_access: told the interrupt generation after an access that changed it.
+        after_access: told the interrupt generation after each access, while interrupts are
+            watched.
 
     Attributes:
+        are_interrupts_watched: whether they are.
         name: `ring` or `socket`.
         instance_id: of the server at first.
 
@@ -98,6 +100,7 @@ class LocalTransport:
         self._dma = dma
         self._on_opened = on_opened
         self.after_access = after_access
+        self.are_interrupts_watched = False
         self._queues: list[Queue] = []
         self._changed = threading.Condition()  # of the next four
         self._hurry = False  # an access wants to know whether a server is there
@@ -144,6 +147,10 @@ class LocalTransport:
 
     def _is_coming_up(self) -> bool:
         return (self._hurry or self._connecting or self._settling) and not self._closed
+
+    def watch_interrupts(self) -> None:
+        """Have `after_access` called from here on."""
+        self.are_interrupts_watched = True
 
     @contextmanager
     def handing_over(self) -> Iterator[Link | None]:

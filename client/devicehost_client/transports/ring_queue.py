@@ -50,7 +50,6 @@ class RingQueue:
         self._spin_s = spin_s
         self._socket = SocketQueue(attachments)
         self._posted_failures = 0  # of rings before this one, and of what went by the socket
-        self._generation = 0
         self._link: Link | None = None
         self._ring: SharedRing | None = None
         self._producer: Producer | None = None  # while there is one, its link is as well
@@ -72,7 +71,7 @@ class RingQueue:
             producer.read(_READ[space], address, data)
         except _FAILURES as error:
             raise self._failed(error, "read", space, address, size) from error
-        if producer.interrupt_generation != self._generation:
+        if self._attachments.are_interrupts_watched:
             self._deliver(producer)
 
     def write(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
@@ -87,7 +86,7 @@ class RingQueue:
             producer.write(_WRITE[space], address, data)
         except _FAILURES as error:
             raise self._failed(error, "write", space, address, size) from error
-        if producer.interrupt_generation != self._generation:
+        if self._attachments.are_interrupts_watched:
             self._deliver(producer)
 
     def post(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
@@ -170,8 +169,7 @@ class RingQueue:
 
     def _deliver(self, producer: Producer) -> None:
         """Let the interrupts be delivered that came before the end of an access."""
-        self._generation = producer.interrupt_generation
-        self._attachments.after_access(self._generation)
+        self._attachments.after_access(producer.interrupt_generation)
 
     def _failed(
         self, error: Exception, operation: str, space: Space, address: int, size: int

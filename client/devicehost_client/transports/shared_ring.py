@@ -124,7 +124,13 @@ class Attachment:
 
 
 class Attachments(Protocol):
-    """Where a queue finds its connection, and the next one after that."""
+    """Where a queue finds its connection, and the next one after that.
+
+    Attributes:
+        are_interrupts_watched: whether `after_access` is of any use.
+    """
+
+    are_interrupts_watched: bool
 
     def attachment(self) -> Attachment:
         """Return the live one.

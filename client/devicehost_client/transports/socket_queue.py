@@ -57,7 +57,8 @@ class SocketQueue:
         except (Refusal, OurFault) as error:
             raise failed(error, "read", space, address, size) from error
         finally:
-            self._after_access()
+            if self._attachments.are_interrupts_watched:
+                self._after_access()
 
     def write(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
         """Write `data`, and return when the device has taken it."""
@@ -71,7 +72,8 @@ class SocketQueue:
         except (Refusal, OurFault) as error:
             raise failed(error, "write", space, address, size) from error
         finally:
-            self._after_access()
+            if self._attachments.are_interrupts_watched:
+                self._after_access()
 
     def post(self, space: Space, address: int, data: ReadableBuffer, size: int) -> None:
         """Write `data` without waiting for it."""
@@ -95,8 +97,9 @@ class SocketQueue:
         return attachment.link
 
     def _after_access(self) -> None:
-        if self._attachment is not None and self._attachment.ring is not None:
-            self._attachments.after_access(self._attachment.ring.interrupt_generation)
+        attachment = self._attachment
+        if attachment is not None and attachment.ring is not None:
+            self._attachments.after_access(attachment.ring.interrupt_generation)
 
 
 def operands(data: WritableBuffer | ReadableBuffer, size: int) -> Iterator[memoryview]:

@@ -198,7 +198,9 @@ class Producer:
         else:
             completion = self._complete(sequence)
         if completion != success:
-            raise AccessFailed(_status(self._entries.statuses[slot]))
+            # A failure without a reason is the device's.
+            status = _status(self._entries.statuses[slot])
+            raise AccessFailed(status or AccessStatus.DEVICE_FAULT)
 
     def _make_room(self, sequence: int) -> None:
         """Find out that there is room, or wait until half of a full queue is completed."""

@@ -151,7 +151,7 @@ class BusDevice:
         self._irqs.close()
 
     def close_ring(self) -> None:
-        """Take the ring back, which waits for an access that its poller is making."""
+        """Take the ring back; it is freed when the accesses that are being made have ended."""
         with self._ring_lock:
             self._closed = True
         if self._ring is not None:

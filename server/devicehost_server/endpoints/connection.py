@@ -150,7 +150,7 @@ class Connection:
         self.ended.set()
 
     def close_ring(self) -> None:
-        """Give back the ring, which waits for an access that its poller is making."""
+        """Give back the ring; it is freed when the accesses that are being made have ended."""
         self._bus.close_ring()
 
     def _close(self) -> None:

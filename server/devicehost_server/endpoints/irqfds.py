@@ -117,9 +117,16 @@ class IrqFds:
 
     def _signal(self, gsi: int) -> None:
         fd = self._fds.get(gsi)
-        if fd is not None:
+        if fd is not None and _has_room(fd):
             with suppress(BlockingIOError):  # a counter that is full says enough
                 os.eventfd_write(fd, 1)
+
+
+def _has_room(eventfd: int) -> bool:
+    """Whether a signal doesn't block, though the client may have made the eventfd block."""
+    room = select.poll()
+    room.register(eventfd, select.POLLOUT)
+    return bool(room.poll(0))
 
 
 def _empty(eventfds: Iterable[int]) -> None:
@@ -127,7 +134,5 @@ def _empty(eventfds: Iterable[int]) -> None:
     for fd in eventfds:
         with suppress(OSError):
             os.set_blocking(fd, False)
-            room = select.poll()
-            room.register(fd, select.POLLOUT)
-            if not room.poll(0):
+            if not _has_room(fd):
                 os.eventfd_read(fd)

@@ -7,6 +7,7 @@ when a transaction commits, never changes after that, and is replaced as a whole
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from devicehost_server.model.address_map import AddressMap, Space, Trap
@@ -62,7 +63,8 @@ class Maps(NamedTuple):
     mmio: AddressMap
 
 
-class Live(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Live:
     """What accesses look things up in: both address spaces at one moment."""
 
     pio: PageTable

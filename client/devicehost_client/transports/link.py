@@ -51,6 +51,7 @@ from devicehost_client.errors import AccessTimeout, ConnectionLost
 from devicehost_client.port import ReadableBuffer, WritableBuffer
 
 _BUFFER_SIZE = (1 << 16) + DATA
+_SHORT_MAX = 64
 _TIMEVAL = struct.Struct("@ll")
 
 DmaServer: TypeAlias = Callable[[DmaRead | DmaWrite], ReplyPayload[Any] | None]
@@ -94,10 +95,13 @@ class Link:
         self._lock = threading.RLock()  # of the socket, the session and the buffers
         self._on_lost: list[Callable[[], None]] = []
         self._spin = Spin(spin_s)
-        self._sent = bytearray(_BUFFER_SIZE)
-        self._received = bytearray(_BUFFER_SIZE)
-        self._sent_view = memoryview(self._sent)
-        self._received_view = memoryview(self._received)
+        self._outgoing = bytearray(_BUFFER_SIZE)
+        self._incoming = bytearray(_BUFFER_SIZE)
+        self._incoming_view = memoryview(self._incoming)
+        # Made once, because to make one takes longer than to use it.
+        whole = memoryview(self._outgoing)
+        self._request = whole[:DATA]  # of a read
+        self._writes = [whole[: DATA + count] for count in range(_SHORT_MAX + 1)]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._connect(path)
@@ -169,53 +173,82 @@ class Link:
 
         Raises:
             Refusal: it can't be read.
+            OurFault: no such access can be asked for.
             AccessTimeout, ConnectionLost: no answer came.
         """
         with self._lock:
-            count = len(data)
-            message_id = self._session.start_read(self._sent, region, offset, count)
-            self._send(DATA)
-            size = self._receive()
-            if self._session.finish(self._received, size, message_id):
-                data[:] = self._received_view[DATA:size]
-                return
-            answer = self._await(message_id, size)
-            if isinstance(answer, Failed):
-                raise Refusal(answer.errno)
-            data[:] = _data_of(answer)
+            message_id = self._session.start_read(self._outgoing, region, offset, len(data))
+            size = self._exchange(self._request)
+            if self._session.finish(self._incoming, size, message_id):
+                data[:] = self._incoming_view[DATA:size]
+            else:
+                data[:] = _data_of(self._reply(message_id, size))
 
     def write(self, region: int, offset: int, data: ReadableBuffer) -> None:
         """Write `data` to a region, and wait until that is done. Raises as `read` does."""
         with self._lock:
-            count = self._put(data)
-            message_id = self._session.start_write(self._sent, region, offset, count)
-            self._send(DATA + count)
-            size = self._receive()
-            if not self._session.finish(self._received, size, message_id):
-                answer = self._await(message_id, size)
-                if isinstance(answer, Failed):
-                    raise Refusal(answer.errno)
+            buffer, message = self._message(data)
+            message_id = self._session.start_write(buffer, region, offset, len(data))
+            size = self._exchange(message)
+            if not self._session.finish(self._incoming, size, message_id):
+                self._reply(message_id, size)
 
     def post(self, region: int, offset: int, data: ReadableBuffer) -> None:
-        """Write `data` to a region, without waiting for it.
-
-        Raises:
-            AccessTimeout, ConnectionLost: it couldn't be sent.
-        """
+        """Write `data` to a region, without waiting for it. Raises as `read` does."""
         with self._lock:
-            count = self._put(data)
-            self._session.post_write(self._sent, region, offset, count)
-            self._send(DATA + count)
+            buffer, message = self._message(data)
+            self._session.post_write(buffer, region, offset, len(data))
+            try:
+                sent = self._socket.send(message)
+                if sent < len(message):
+                    self._socket.sendall(message[sent:])
+            except OSError as error:
+                raise self._broken(error) from error
 
-    def _put(self, data: ReadableBuffer) -> int:
-        """Put the data of a write where it is sent from; return its size."""
+    def _message(self, data: ReadableBuffer) -> tuple[bytearray, memoryview]:
+        """Put the data of a write where it is sent from; return the buffer, and the message."""
         count = len(data)
-        if DATA + count > len(self._sent):
-            self._sent_view.release()
-            self._sent = bytearray(DATA + count)
-            self._sent_view = memoryview(self._sent)
-        self._sent_view[DATA : DATA + count] = data
-        return count
+        if count <= _SHORT_MAX:
+            message = self._writes[count]
+            message[DATA:] = data
+            return self._outgoing, message
+        buffer = bytearray(DATA + count)
+        buffer[DATA:] = data
+        return buffer, memoryview(buffer)
+
+    def _exchange(self, message: memoryview) -> int:
+        """Send a message, and read what comes next; return its size."""
+        # Whoever is woken by the one should find us waiting in the other: nothing between.
+        try:
+            sent = self._socket.send(message)
+            if sent < len(message):
+                self._socket.sendall(message[sent:])
+            if self._spin.now_s:
+                return self._look()
+            return self._socket.recv_into(self._incoming)
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def _look(self) -> int:
+        """Look for what comes for as long as that pays, then sleep; return its size."""
+        spin, recv_into, incoming = self._spin, self._socket.recv_into, self._incoming
+        until = time.monotonic() + spin.now_s
+        while time.monotonic() < until:
+            try:
+                size = recv_into(incoming, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            spin.after(helped=True)
+            return size
+        spin.after(helped=False)
+        return recv_into(incoming)
+
+    def _reply(self, message_id: int, size: int) -> Reply:
+        """Return the reply to an access, of which `size` bytes are there already."""
+        answer = self._await(message_id, size)
+        if isinstance(answer, Failed):
+            raise Refusal(answer.errno)
+        return answer
 
     # The socket. Under the lock.
 
@@ -239,76 +272,39 @@ class Link:
     def _read_instance(self) -> bytes:
         return _data_of(self.call(RegionRead(REGION_STATUS, INSTANCE_ID, 16)))
 
-    def _send(self, size: int) -> None:
-        """Send the first `size` bytes of the buffer."""
-        try:
-            sent = self._socket.send(self._sent_view[:size])
-            if sent < size:
-                self._socket.sendall(self._sent_view[sent:size])
-        except BlockingIOError as error:
-            raise self._overdue() from error
-        except OSError as error:
-            raise self._gone(error) from error
-
     def _send_message(self, outgoing: Outgoing) -> None:
         try:
             sent = 0
             if outgoing.fds:
                 sent = socket.send_fds(self._socket, [outgoing.data], list(outgoing.fds))
             self._socket.sendall(memoryview(outgoing.data)[sent:])
-        except BlockingIOError as error:
-            raise self._overdue() from error
         except OSError as error:
-            raise self._gone(error) from error
-
-    def _receive(self) -> int:
-        """Read into the buffer; return how much. Nothing with descriptors is expected."""
-        recv_into, received = self._socket.recv_into, self._received
-        spin = self._spin
-        try:
-            if spin.now_s:
-                until = time.monotonic() + spin.now_s
-                while time.monotonic() < until:
-                    try:
-                        size = recv_into(received, 0, socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        continue
-                    spin.after(helped=True)
-                    return size
-                spin.after(helped=False)
-            return recv_into(received)
-        except BlockingIOError as error:
-            raise self._overdue() from error
-        except OSError as error:
-            raise self._gone(error) from error
+            raise self._broken(error) from error
 
     def _receive_with_fds(self, flags: int = 0) -> tuple[int, list[int]]:
-        """Likewise, with the descriptors that came."""
+        """Read into the buffer; return how much, and the descriptors that came with it."""
         try:
             size, ancillary, _, _ = self._socket.recvmsg_into(
-                [self._received],
+                [self._incoming],
                 socket.CMSG_SPACE((LIMITS.max_msg_fds + 1) * 4),
                 flags | socket.MSG_CMSG_CLOEXEC,
             )
-        except BlockingIOError as error:
-            if flags & socket.MSG_DONTWAIT:
-                raise
-            raise self._overdue() from error
         except OSError as error:
-            raise self._gone(error) from error
+            if isinstance(error, BlockingIOError) and flags & socket.MSG_DONTWAIT:
+                raise
+            raise self._broken(error) from error
         fds: list[int] = []
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds += memoryview(data)[: len(data) // 4 * 4].cast("i")
         return size, fds
 
-    def _overdue(self) -> AccessTimeout:
-        # What comes late would be taken for the answer to something else.
+    def _broken(self, error: OSError) -> AccessTimeout | ConnectionLost:
+        """End the link; return the error for whoever waited."""
+        # After a time limit, too: what comes late would be taken for another answer.
         self.lose()
-        return AccessTimeout(f"no answer within {self._timeout_s:g} s")
-
-    def _gone(self, error: OSError) -> ConnectionLost:
-        self.lose()
+        if isinstance(error, BlockingIOError):
+            return AccessTimeout(f"no answer within {self._timeout_s:g} s")
         return ConnectionLost(f"the server is lost: {error}")
 
     # The session. Under the lock.
@@ -329,7 +325,7 @@ class Link:
     def _take(self, size: int, fds: Sequence[int], message_id: int | None) -> Reply | Failed | None:
         """Deal with what was read; return the answer to a request, if it is there."""
         if size:
-            events = self._session.receive_data(self._received_view[:size], fds)
+            events = self._session.receive_data(self._incoming_view[:size], fds)
         else:
             events = self._session.receive_eof()
         answer = None

@@ -41,7 +41,6 @@ class ClientSession(Session):
     def __init__(self, limits: Limits | None = None) -> None:
         super().__init__(limits)
         self._proposed = negotiation.proposal(self.limits)
-        self._max_count = 0  # none is let through before the session is open
 
     def propose(self) -> Outgoing:
         """Begin: the VERSION message, which is the first one to send.
@@ -121,7 +120,7 @@ class ClientSession(Session):
         return False
 
     def _check_count(self, count: int) -> None:
-        if not 0 < count <= self._max_count or self._state is not State.OPEN:
+        if not 0 < count <= self._max_count:
             most = self._open_agreement().max_data_xfer_size
             raise OverPeerLimit(f"an access of {count} bytes, where the peer takes 1 to {most}")
 

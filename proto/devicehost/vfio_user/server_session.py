@@ -29,7 +29,6 @@ class ServerSession(Session):
     def __init__(self, limits: Limits | None = None, *, turn_away: int | None = None) -> None:
         super().__init__(limits)
         self._turn_away = turn_away
-        self._max_count = 0  # no access is taken before the session is open
 
     def next_access(self, buffer: ReadableBuffer, start: int, end: int) -> AccessFields | None:
         """Take a REGION_READ or REGION_WRITE by the fast way. See `fast_access`.

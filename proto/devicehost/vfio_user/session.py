@@ -99,6 +99,7 @@ class Session(ABC):
         self._in_flight = InFlight()  # ours
         self._unanswered: set[int] = set()  # the peer's, by serial
         self._last_serial = 0
+        self._max_count = 0  # of an access by the fast way; nothing, unless the session is open
 
     @property
     def state(self) -> State:
@@ -147,7 +148,7 @@ class Session(ABC):
             File descriptors to close, and `Ended`.
         """
         within_message = self._state is not State.OVER and not self._buffer.empty
-        self._state = State.OVER
+        self._state, self._max_count = State.OVER, 0
         return [*self._buffer.close(), Ended(self._in_flight.clear(), within_message)]
 
     def _receive(self, message: Message) -> list[Event]:
@@ -172,7 +173,7 @@ class Session(ABC):
         """End the session, with an error reply if it is a command that was the wrong beginning."""
         if self._state is State.OVER:  # since an earlier message of the same read
             return []
-        self._state = State.OVER
+        self._state, self._max_count = State.OVER, 0
         answer = None
         if header is not None and header.type == COMMAND_TYPE and isinstance(fault, BadHandshake):
             answer = _refusal(header, fault.errno)

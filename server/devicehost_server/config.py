@@ -205,14 +205,6 @@ SETTINGS = (
         _LIMITS,
     ),
     Setting(
-        "count-accesses",
-        _flag,
-        default=True,
-        metavar="BOOL",
-        help="count accesses by device [true]",
-        group=_LIMITS,
-    ),
-    Setting(
         "memory-last",
         _number,
         None,
@@ -330,7 +322,6 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         access_timeout_s=values["access_timeout"],
         drain_timeout_s=values["drain_timeout"],
         spin_s=values["spin"],
-        count_accesses=values["count_accesses"],
         pools=_pools(values),
     )
 

@@ -25,12 +25,13 @@ from typing import Any, NoReturn, cast
 
 import structlog
 
-from devicehost_server import FEATURES, VERSION, logs
+from devicehost_server import VERSION, logs
 from devicehost_server.allocation import ResourceManager
 from devicehost_server.config import SETTINGS, DaemonConfig, load
 from devicehost_server.device_spec import DeviceSpec
 from devicehost_server.devices.base import Hosted
 from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.features import FEATURES
 from devicehost_server.listeners import ListenError
 from devicehost_server.model.errors import DeviceExists, DeviceHostError
 from devicehost_server.model.names import check_name

@@ -337,6 +337,7 @@ class DeviceManager:
         self._resources.release(record.info.resources, record.owner)
         with self._lock:
             del self._records[record.info.id]
+            self._io.forget_counts(record.info.id)
             record.info = replace(record.info, state=DeviceState.UNPLUGGED)
             self._announce(record.info)
             return self._generation

@@ -33,7 +33,6 @@ from devicehost.v1 import (
     session_service_pb2_grpc,
 )
 from devicehost_server.allocation import PoolConfig, ResourceManager
-from devicehost_server.device_info import DeviceEvent, DeviceState
 from devicehost_server.device_manager import DeviceManager
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.endpoints.bus import Bus
@@ -41,7 +40,6 @@ from devicehost_server.endpoints.sockets import BusSocket
 from devicehost_server.inherited import InheritedSocket
 from devicehost_server.listeners import TcpListener, UnixListener, bind_tcp, bind_unix
 from devicehost_server.model.clock import SystemClock
-from devicehost_server.model.counters import AccessCounters
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
@@ -91,7 +89,6 @@ class ServerConfig:
         drain_timeout_s: how long to wait for accesses in flight, in seconds.
         spin_s: the longest that the local ways look for the next access before they sleep,
             in seconds; 0 to sleep at once.
-        count_accesses: whether to count accesses by device.
         pools: what there is to allocate.
     """
 
@@ -104,7 +101,6 @@ class ServerConfig:
     access_timeout_s: float = 1.0
     drain_timeout_s: float = 5.0
     spin_s: float = SPIN_S
-    count_accesses: bool = True
     pools: PoolConfig = field(default_factory=PoolConfig)
 
 
@@ -132,8 +128,6 @@ class DeviceServer:
         self.interrupts = InterruptController()
         self.memory = GuestMemory()
         self._clock = SystemClock(on_error=lambda error: _log.error("timer_failed", exc_info=error))
-        self._counters = AccessCounters() if config.count_accesses else None
-        self.io.observe(self._counters)
         self.devices = DeviceManager(
             types=types or DeviceTypes(),
             io=self.io,
@@ -145,7 +139,6 @@ class DeviceServer:
                 "device_close_failed", device=device, exc_info=error
             ),
         )
-        self.devices.subscribe(self._forget_counts)
         self._gate = Gate(config.allowed_names or None, config.streams_max)
         self._feeds = Feeds()
         self._health = health.HealthServicer()
@@ -238,11 +231,6 @@ class DeviceServer:
             spin_s=self._config.spin_s,
         )
 
-    def _forget_counts(self, event: DeviceEvent) -> None:
-        """A device that comes later, under the same id, begins at zero."""
-        if self._counters is not None and event.device.state is DeviceState.UNPLUGGED:
-            self._counters.forget(event.device.id)
-
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *_SERVICES):
             self._health.set(service, status)
@@ -258,7 +246,7 @@ class DeviceServer:
             access_timeout_s=self._config.access_timeout_s,
             gate=self._gate,
         )
-        hotplug = HotplugService(self.devices, self._counters, requests, self._feeds)
+        hotplug = HotplugService(self.devices, self.io.counts, requests, self._feeds)
         interrupts = InterruptService(self.interrupts, self._feeds)
         resources = ResourceService(self.resources, requests)
         session = SessionService(

@@ -7,10 +7,8 @@ from itertools import cycle, islice
 
 from measure import Case, Effort, Result, measure
 
-from devicehost_server.model.counters import AccessCounters
 from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, WritableBuffer
 from devicehost_server.model.io_manager import IoManager
-from devicehost_server.model.live_map import Observer
 from devicehost_server.model.resources import MmioAddressRange
 
 STRIDE = 0x1000
@@ -41,20 +39,17 @@ def results(effort: Effort) -> Iterator[Result]:
         )
         for count in SIZES
     ]
-    hosted = Case(
-        "dispatch.hosted",
-        "the same, 64 ranges, with a lock and counted accesses",
-        _reader(64, LockedRegister(), AccessCounters()),
+    locked = Case(
+        "dispatch.locked",
+        "the same, 64 ranges, of a device with a lock",
+        _reader(64, LockedRegister()),
     )
-    return measure([*cases, hosted], effort).results()
+    return measure([*cases, locked], effort).results()
 
 
-def _reader(
-    count: int, device: DeviceIo | None = None, observer: Observer | None = None
-) -> Callable[[int], None]:
+def _reader(count: int, device: DeviceIo | None = None) -> Callable[[int], None]:
     """Reads all over a map of `count` ranges."""
     io = IoManager()
-    io.observe(observer)
     ranges = [MmioAddressRange(n * STRIDE, 0x100) for n in range(count)]
     io.register_device_io(device or Register(), ranges)
     # A prime step visits the ranges in an order that no cache has learned.

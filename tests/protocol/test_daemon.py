@@ -61,14 +61,13 @@ def test_a_flag_goes_over_the_environment_over_the_file_over_the_default(tmp_pat
 def test_devices_of_the_file_come_before_those_of_flags(tmp_path: Path) -> None:
     file = tmp_path / "vm.toml"
     file.write_text(
-        'count-accesses = false\n[[device]]\ntype = "scratch"\nid = "one"\nbase = 0xD0000000\n'
+        'insecure-tcp = false\n[[device]]\ntype = "scratch"\nid = "one"\nbase = 0xD0000000\n'
         '[[device]]\ntype = "scratch"\n'
     )
     with daemon(tmp_path, "--config", str(file), "--device", "scratch,id=last") as running:
         devices = sorted(running.host().hotplug.devices(), key=lambda each: each.generation)
     assert [each.id for each in devices] == ["one", "scratch-0", "last"]
     assert devices[0].resources[0].mmio.base == 0xD000_0000
-    assert not devices[0].HasField("accesses")
 
 
 def test_the_capabilities_are_json_and_nothing_else() -> None:

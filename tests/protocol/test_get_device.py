@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import grpc
 
-from daemonlab import refused, serving
+from daemonlab import refused
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost_client import DeviceHost
 
@@ -34,10 +32,3 @@ def test_its_accesses_are_counted(host: DeviceHost) -> None:
     host.mmio_read(BASE + 0xFFE, 4)  # never gets there
     accesses = host.hotplug.get("r").accesses
     assert accesses == pb.AccessCounts(reads=4, writes=2, faults=1)
-
-
-def test_counts_are_absent_if_the_server_does_not_count(tmp_path: Path) -> None:
-    with serving(tmp_path, count_accesses=False) as lab:
-        host = lab.host()
-        host.hotplug.plug("register", device_id="r")
-        assert not host.hotplug.get("r").HasField("accesses")

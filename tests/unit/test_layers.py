@@ -25,7 +25,8 @@ PACKAGES = {
 
 # The rooms of the server; what isn't here is the top, which nobody imports but the top.
 LAYERS = {
-    "": 0,  # the package's version and features
+    "": 0,  # the package's version
+    "features": 0,
     "unix_socket": 0,
     "model": 0,
     "allocation": 1,
@@ -45,6 +46,7 @@ OTHERS = {
     "allocation": set[str](),
     "devices": {"structlog"},
     "device_info": set[str](),
+    "features": set[str](),
     "unix_socket": set[str](),
     "device_manager": {"structlog"},
     "endpoints": {"structlog"},

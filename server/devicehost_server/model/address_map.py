@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from devicehost_server.model.counters import AccessCounts
 from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import DeviceOverlap, NoDevice, hex_range
 
@@ -37,6 +38,7 @@ class Trap:
         device: whom the range belongs to.
         read: fills the data of a read.
         write: takes the data of a write.
+        counts: of its accesses; the same for all ranges of a device.
         token: tells one registration from another. A copy with other handlers keeps it.
     """
 
@@ -45,6 +47,7 @@ class Trap:
     device: DeviceIo
     read: Handler
     write: Handler
+    counts: AccessCounts = field(default_factory=AccessCounts)
     token: object = field(default_factory=object)
 
     @property

@@ -36,6 +36,7 @@ from devicehost_server.model.access_errors import (
     no_device,
 )
 from devicehost_server.model.address_map import AddressMap, Handler, Space, Trap
+from devicehost_server.model.counters import AccessCounts
 from devicehost_server.model.device_io import (
     DEVICE_EXCEPTIONS,
     DeviceIo,
@@ -102,6 +103,7 @@ class IoManager:
         self._registered = Maps(AddressMap(Space.PIO), AddressMap(Space.MMIO))
         self._live = Live.of(self._registered)  # the same traps, as the observer wraps them
         self._observer: Observer | None = None
+        self._counts: dict[str, AccessCounts] = {}
         self._writer = threading.Lock()
         self._writing_thread: int | None = None
         self._cells = Cells()
@@ -132,11 +134,14 @@ class IoManager:
             if not 0 < size <= trap.last - address + 1:
                 raise bad_extent("mmio", trap, address, size)
             data[:] = _ZEROS[size] if size <= _ZEROS_MAX else bytes(size)
+            trap.counts.reads += 1
             try:
                 trap.read(trap.base, address - trap.base, data)
             except DeviceTimeout:
+                trap.counts.faults += 1
                 raise
             except DEVICE_EXCEPTIONS as error:
+                trap.counts.faults += 1
                 raise device_fault(trap, "mmio read", address, error) from error
             if len(data) != size:
                 raise device_resized(trap, "mmio", address, size, data)
@@ -162,11 +167,14 @@ class IoManager:
             cell.now = trap if outer is None else Nested(trap, outer)
             if not 0 < size <= trap.last - address + 1:
                 raise bad_extent("mmio", trap, address, size)
+            trap.counts.writes += 1
             try:
                 trap.write(trap.base, address - trap.base, data)
             except DeviceTimeout:
+                trap.counts.faults += 1
                 raise
             except DEVICE_EXCEPTIONS as error:
+                trap.counts.faults += 1
                 raise device_fault(trap, "mmio write", address, error) from error
         finally:
             cell.now = outer
@@ -200,14 +208,17 @@ class IoManager:
             if size > trap.last - port + 1:
                 raise bad_extent("pio", trap, port, size)
             data[:] = _ZEROS[length] if length <= _ZEROS_MAX else bytes(length)
+            trap.counts.reads += length // size
             try:
                 if length == size:
                     trap.read(trap.base, port - trap.base, data)
                 else:
                     _each_operand(trap.read, trap.base, port - trap.base, data, size)
             except DeviceTimeout:
+                trap.counts.faults += 1
                 raise
             except DEVICE_EXCEPTIONS as error:
+                trap.counts.faults += 1
                 raise device_fault(trap, "pio read", port, error) from error
             if len(data) != length:
                 raise device_resized(trap, "pio", port, length, data)
@@ -242,14 +253,17 @@ class IoManager:
             cell.now = trap if outer is None else Nested(trap, outer)
             if size > trap.last - port + 1:
                 raise bad_extent("pio", trap, port, size)
+            trap.counts.writes += length // size
             try:
                 if length == size:
                     trap.write(trap.base, port - trap.base, data)
                 else:
                     _each_operand(trap.write, trap.base, port - trap.base, data, size)
             except DeviceTimeout:
+                trap.counts.faults += 1
                 raise
             except DEVICE_EXCEPTIONS as error:
+                trap.counts.faults += 1
                 raise device_fault(trap, "pio write", port, error) from error
         finally:
             cell.now = outer
@@ -361,6 +375,14 @@ class IoManager:
         self._publish(self._registered, observer)
 
     # For people and for tools.
+
+    def counts(self, device: str) -> AccessCounts:
+        """How often a device was accessed since it was first on the bus, by its name."""
+        return self._counts.setdefault(device, AccessCounts())
+
+    def forget_counts(self, device: str) -> None:
+        """Drop the counts of a device: one that comes later, of that name, begins at zero."""
+        self._counts.pop(device, None)
 
     def ranges(self) -> list[TrappedRange]:
         """List what is registered: PIO first, then MMIO, by address."""

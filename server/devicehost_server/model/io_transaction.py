@@ -62,16 +62,17 @@ class IoManagerContext:
         """
         self._require_open()
         pio, mmio = self.pio, self.mmio
+        counts = self.manager.counts(device.name)
         # The same for all ranges: a large map that shares them stays in the cache.
         pio_handlers = self._handlers(device, device.pio_read, device.pio_write)
         mmio_handlers = self._handlers(device, device.read, device.write)
         for resource in resources:
             match resource:
                 case PioAddressRange():
-                    trap = Trap(resource.base, resource.last, device, *pio_handlers)
+                    trap = Trap(resource.base, resource.last, device, *pio_handlers, counts)
                     pio = pio.with_trap(trap)
                 case MmioAddressRange():
-                    trap = Trap(resource.base, resource.last, device, *mmio_handlers)
+                    trap = Trap(resource.base, resource.last, device, *mmio_handlers, counts)
                     mmio = mmio.with_trap(trap)
         self.pio, self.mmio = pio, mmio
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from devicehost.v1 import hotplug_service_pb2 as hotplug_pb
@@ -10,7 +10,7 @@ from devicehost.v1 import resource_pb2 as resource_pb
 from devicehost_server.device_info import DeviceInfo, DeviceState
 from devicehost_server.devices.registry import DeviceTypeInfo
 from devicehost_server.model import resources as model
-from devicehost_server.model.counters import AccessCounters
+from devicehost_server.model.counters import AccessCounts
 from devicehost_server.model.errors import BadConstraint, BadRequest
 
 _MSI_TYPES = {
@@ -111,7 +111,9 @@ def constraint_from_message(message: resource_pb.ResourceConstraint) -> model.Re
             raise BadConstraint("a constraint of no kind", field="constraints")
 
 
-def device_to_message(info: DeviceInfo, counters: AccessCounters | None) -> hotplug_pb.Device:
+def device_to_message(
+    info: DeviceInfo, counts_of: Callable[[str], AccessCounts]
+) -> hotplug_pb.Device:
     """Turn a device into its message, with its counts if there are any yet, or still."""
     message = hotplug_pb.Device(
         id=info.id,
@@ -121,8 +123,8 @@ def device_to_message(info: DeviceInfo, counters: AccessCounters | None) -> hotp
         resources=resources_to_messages(info.resources),
         generation=info.generation,
     )
-    if counters is not None and info.state is not DeviceState.UNPLUGGED:
-        counts = counters.counts(info.id)
+    if info.state is not DeviceState.UNPLUGGED:
+        counts = counts_of(info.id)
         message.accesses.reads = counts.reads
         message.accesses.writes = counts.writes
         message.accesses.faults = counts.faults

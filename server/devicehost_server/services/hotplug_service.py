@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -10,7 +10,7 @@ from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost.v1.hotplug_service_pb2_grpc import HotplugServiceServicer
 from devicehost_server.device_info import DeviceEvent, DeviceInfo
 from devicehost_server.device_manager import DeviceManager
-from devicehost_server.model.counters import AccessCounters
+from devicehost_server.model.counters import AccessCounts
 from devicehost_server.services.convert import device_to_message, device_type_to_message
 from devicehost_server.services.feed import Feed
 from devicehost_server.services.feeds import Feeds
@@ -23,7 +23,7 @@ class HotplugService(HotplugServiceServicer):
 
     Args:
         devices: the devices.
-        counters: their accesses, if they are counted.
+        counts: tells how often a device was accessed.
         requests: the requests that came before.
         feeds: the open watches.
     """
@@ -31,12 +31,12 @@ class HotplugService(HotplugServiceServicer):
     def __init__(
         self,
         devices: DeviceManager,
-        counters: AccessCounters | None,
+        counts: Callable[[str], AccessCounts],
         requests: RequestLog,
         feeds: Feeds,
     ) -> None:
         self._devices = devices
-        self._counters = counters
+        self._counts = counts
         self._requests = requests
         self._feeds = feeds
 
@@ -122,7 +122,7 @@ class HotplugService(HotplugServiceServicer):
                 self._devices.unsubscribe(feed.push)
 
     def _message(self, info: DeviceInfo) -> pb.Device:
-        return device_to_message(info, self._counters)
+        return device_to_message(info, self._counts)
 
 
 def _expected(request: pb.PlugDeviceRequest | pb.UnplugDeviceRequest) -> int | None:

@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from devicehost.v1 import session_service_pb2 as pb
 from devicehost.v1.session_service_pb2_grpc import SessionServiceServicer
-from devicehost_server import FEATURES, VERSION
+from devicehost_server import VERSION
+from devicehost_server.features import FEATURES
 
 
 class SessionService(SessionServiceServicer):

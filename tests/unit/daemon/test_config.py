@@ -34,7 +34,7 @@ def test_a_path_is_all_that_it_takes() -> None:
     assert server.local == UnixListener(Path(f"{PATH}.vfio-user"), 0o600, "")
     assert server.spin_s == 200e-6
     assert (server.tcp, server.allowed_names, server.streams_max) == (None, frozenset(), 60)
-    assert (server.access_timeout_s, server.drain_timeout_s, server.count_accesses) == (1, 5, True)
+    assert (server.access_timeout_s, server.drain_timeout_s) == (1, 5)
     assert (server.pools.physical_address_bits, server.pools.memory_last) == (39, None)
     assert (config.devices, config.log_level, config.log_format) == ((), "info", "auto")
 
@@ -54,7 +54,6 @@ def test_a_path_is_all_that_it_takes() -> None:
         ("socket_mode", "0660", lambda config: config.server.local.mode == 0o660),
         ("socket_group", "kvm", lambda config: config.server.local.group == "kvm"),
         ("streams_max", "1000", lambda config: config.server.streams_max == 1000),
-        ("count_accesses", "No", lambda config: not config.server.count_accesses),
         (
             "memory_last",
             "0x1ffffffff",
@@ -90,7 +89,6 @@ def test_each_setting_arrives(flag: str, text: str, read: Any) -> None:
         ("streams_max", "0"),
         ("streams_max", "1001"),
         ("streams_max", "1.5"),
-        ("count_accesses", "maybe"),
         ("phys_bits", "31"),
         ("phys_bits", "53"),
         ("phys_bits", "many"),
@@ -165,7 +163,7 @@ def test_a_file_may_hold_all_of_it(tmp_path: Path) -> None:
         socket-path = "/run/vm1/host.sock"
         socket-mode = "0660"
         access-timeout = 2
-        count-accesses = false
+        insecure-tcp = false
         tls-allow = ["vmm1", "vmm2"]
 
         [[device]]
@@ -176,7 +174,7 @@ def test_a_file_may_hold_all_of_it(tmp_path: Path) -> None:
     )
     config = loaded("mc146818", file=file)
     assert config.server.unix == UnixListener(Path(PATH), 0o660)
-    assert (config.server.access_timeout_s, config.server.count_accesses) == (2, False)
+    assert config.server.access_timeout_s == 2
     assert config.server.allowed_names == {"vmm1", "vmm2"}
     assert [(spec.type, spec.id) for spec in config.devices] == [
         ("scratch", "one"),

@@ -28,11 +28,12 @@ def accesses(way: str, *, suffix: str = "", posted: bool = False) -> set[str]:
 
 
 NAMES = {
-    *("dispatch.16", "dispatch.64", "dispatch.4096", "dispatch.hosted"),
+    *("dispatch.16", "dispatch.64", "dispatch.4096", "dispatch.locked"),
     *("allocate.100", "allocate.10000"),
     *accesses("inprocess"),
     *accesses("ring", posted=True),
     *("ring.read4.vcpu", "ring.write4.vcpu", "ring.read4.1vcpu", "ring.read4.2vcpu"),
+    "ring.read4.locked",
     *accesses("socket", posted=True),
     *accesses("socket", suffix=".spin", posted=True),
     *accesses("grpc.stream", posted=True),

@@ -1,8 +1,9 @@
 """The device at the other end of what is measured: memory, and a ledger of posted writes.
 
 It is plugged into a `devicehostd` like anybody's device, by an entry point. It does as
-little as a device can: a read is a slice of its memory. It needs no lock, for it has one
-client; `LockedLedger` has the lock that devices have unless they ask otherwise.
+little as a device can: a read of its first register gives bytes that it has at hand. It
+needs no lock, for it has one client; `LockedLedger` has the lock that devices have unless
+they ask otherwise.
 
 Writes to `LEDGER` are kept, all of them, until a read of `IN_ORDER` compares them with what
 was to come: ascending numbers.
@@ -46,6 +47,7 @@ class Ledger(ConcurrentDevice[Config]):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._content = bytearray(SIZE)
+        self._at_hand = {size: bytes(size) for size in (1, 4, 8, 4096)}
         self._ledger = bytearray()
         self._size = 1  # of the writes in the ledger
 
@@ -53,8 +55,8 @@ class Ledger(ConcurrentDevice[Config]):
         return [MmioAddressConstraint.exact(self.config.base, SIZE)]
 
     def read(self, base: int, offset: int, data: WritableBuffer) -> None:
-        if offset < LEDGER:
-            data[:] = self._content[offset : offset + len(data)]
+        if offset == 0:
+            data[:] = self._at_hand[len(data)]
         elif offset == IN_ORDER:
             data[:] = self._in_order().to_bytes(8, "little")
             self._ledger.clear()

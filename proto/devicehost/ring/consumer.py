@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.layout import (
@@ -104,8 +104,11 @@ class Consumer:
         entries, control, mask = self._entries, self._control, self._mask
         sequences, completions = entries.sequences, entries.completions
         addresses, whats, data = entries.addresses, entries.whats, entries.data
-        mmio_read, mmio_write = self._accesses.mmio_read, self._accesses.mmio_write
-        read_size, write_size = _MMIO_READS.get, _MMIO_WRITES.get
+        accesses = self._accesses
+        mmio_read, mmio_write = accesses.mmio_read, accesses.mmio_write
+        pio_read, pio_write = accesses.pio_read, accesses.pio_write
+        mmio_read_size, mmio_write_size = _MMIO_READS.get, _MMIO_WRITES.get
+        pio_read_size, pio_write_size = _PIO_READS.get, _PIO_WRITES.get
         first = self._next
         for sequence in range(first, first + BURST_MAX):
             slot = sequence & mask
@@ -122,12 +125,16 @@ class Consumer:
             try:
                 # The commonest first. What a write brings is copied, for the client
                 # might change it while the device looks.
-                if size := read_size(what):
+                if size := mmio_read_size(what):
                     mmio_read(addresses[slot], of_size[size])
-                elif size := write_size(what):
+                elif size := mmio_write_size(what):
                     mmio_write(addresses[slot], of_size[size].tobytes())
+                elif size := pio_write_size(what):
+                    pio_write(addresses[slot], of_size[size].tobytes())
+                elif size := pio_read_size(what):
+                    pio_read(addresses[slot], of_size[size])
                 else:
-                    self._access_ports(what, addresses[slot], of_size)
+                    self._refuse(what)
             except BaseException as error:  # noqa: BLE001 # whatever it is, it is that access's
                 self._fail(slot, what, self._status_of(error))
                 completion += 1
@@ -147,16 +154,11 @@ class Consumer:
         if 0 < self._control[WAITING] <= sequence:
             self._wake()
 
-    def _access_ports(self, what: int, address: int, of_size: list[memoryview]) -> None:
-        """Make an access to a port, or refuse what isn't one."""
-        if size := _PIO_READS.get(what):
-            self._accesses.pio_read(address, of_size[size])
-        elif size := _PIO_WRITES.get(what):
-            self._accesses.pio_write(address, of_size[size].tobytes())
-        elif what & 0xFF in Operation.__members__.values():
+    def _refuse(self, what: int) -> NoReturn:
+        """Say what is wrong with an entry that isn't an access."""
+        if what & 0xFF in Operation.__members__.values():
             raise BadEntry(AccessStatus.BAD_ACCESS_SIZE)
-        else:
-            raise BadEntry(AccessStatus.BAD_ACCESS)
+        raise BadEntry(AccessStatus.BAD_ACCESS)
 
     def _fail(self, slot: int, what: int, status: AccessStatus) -> None:
         self._entries.statuses[slot] = status

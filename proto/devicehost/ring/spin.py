@@ -1,6 +1,6 @@
 """How long an end of the ring looks before it sleeps: as long as that pays.
 
-A spin that was in vain makes the next one half as long, down to a sixteenth of the longest;
+A spin that was in vain makes the next one half as long, down to a 64th of the longest;
 a spin that saw what it looked for makes the next one twice as long. So an end that mostly
 waits long spins little. Now and then it tries the longest spin once, in case the times have
 changed: that is the 16th spin after the shortest was first in vain.
@@ -17,7 +17,7 @@ longer.
 
 from __future__ import annotations
 
-SHORTEST = 1 / 16
+SHORTEST = 1 / 64
 """The shortest spin, as a part of the longest."""
 
 TRY_AGAIN = 16

@@ -473,7 +473,7 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
     try:
         with attached(ring) as client:
             assert spin.now_s == longest_s
-            access_until(client, longest_s / 16, 2 * longest_s)
+            access_until(client, longest_s / 64, 2 * longest_s)
             access_until(client, longest_s, 0.001)
     finally:
         ring.close()

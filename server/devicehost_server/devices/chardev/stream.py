@@ -128,19 +128,22 @@ class Stream(ABC):
             How many bytes were taken, from the first on. If not all, the listener is
             called once there is room again.
         """
+        taken = len(data)
         with self._lock:
-            was_empty = not self._outbox
-            if self._attached:
-                room = max(0, self._capacity - len(self._outbox))  # a backlog may be more
-                taken = min(len(data), room)
-                self._outbox += data[:taken]
-                self._starved = self._starved or taken < len(data)
-            else:
-                taken = len(data)
-                self._outbox += data
-                excess = max(0, len(self._outbox) - BACKLOG_SIZE)
-                del self._outbox[:excess]
+            outbox = self._outbox
+            was_empty = not outbox
+            room = self._capacity - len(outbox)
+            if not self._attached:
+                outbox += data
+                excess = max(0, len(outbox) - BACKLOG_SIZE)
+                del outbox[:excess]
                 self._dropped += excess
+            elif taken <= room:
+                outbox += data
+            else:
+                taken = max(0, room)  # a backlog may be more than fits
+                outbox += data[:taken]
+                self._starved = True
         if was_empty:  # else the loop has it in hand already
             self._kick()
         return taken

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from devicehost_client.adapters.kvm import exit_times_ns
 from devicehost_client.demo import report
 from devicehost_client.demo.guests import (
     Guest,
@@ -67,8 +68,9 @@ def demonstrate(host: DeviceHost, folder: Path, choice: str | None) -> int:
         say("\n--- address map ---", *report.address_map(ranges), sep="\n")
         say("\n--- accesses by device ---", *report.accesses(port, ranges), sep="\n")
         say(f"\n{report.round_trip(port, host.transport)}")
-        if guest.exits is not None:
-            say(report.share_of_exit(port, guest.exits(EXITS)))
+        if guest.quiet_port is not None:
+            forwarded = exit_times_ns(EXITS, host.vcpu(1), guest.quiet_port)
+            say(report.share_of_exit(exit_times_ns(EXITS), forwarded))
         if not came_to_end:
             raise GuestDied(f"{guest.name} did not say {guest.last_words!r} in {seconds:.0f} s")
         say(f"The guest came to its end ({guest.last_words!r}) in {seconds:.1f} s.")

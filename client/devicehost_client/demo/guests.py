@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from devicehost_client.adapters.kvm import KvmUnavailable, Stopped, Vm, attach, exit_times_ns
+from devicehost_client.adapters.kvm import KvmUnavailable, Stopped, Vm, attach
 from devicehost_client.demo import small_guest
 from devicehost_client.host import DeviceHost
 from devicehost_client.port import AccessPort
@@ -54,7 +54,7 @@ class Guest:
         run: runs it on this thread until `stop`, which another thread calls.
         stop: ends `run`.
         close: gives back what it stands on.
-        exits: times so many exits of what it runs on, in nanoseconds; None for none.
+        quiet_port: on KVM, a port that can be read without any effect; else None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Guest:
     run: Callable[[AccessPort], None]
     stop: Callable[[], None]
     close: Callable[[], None]
-    exits: Callable[[int], list[int]] | None = None
+    quiet_port: int | None = None
 
 
 def find_seabios(cache: Path) -> Path:
@@ -125,6 +125,7 @@ def seabios_on_kvm(host: DeviceHost, image_path: Path) -> Guest:
         "debug",
         "No bootable device",
         host=host,
+        quiet_port=0x402,  # the debug console says that it is there
     )
 
 
@@ -144,6 +145,7 @@ def small_guest_on_kvm(host: DeviceHost) -> Guest:
         small_guest.CONSOLE,
         small_guest.LAST_WORDS,
         host=host,
+        quiet_port=0x3FF,  # the UART's scratch register
         entry=small_guest.BASE,
     )
 
@@ -207,6 +209,7 @@ def _on_kvm(
     last_words: str,
     *,
     host: DeviceHost,
+    quiet_port: int,
     entry: int | None = None,
 ) -> Guest:
     vcpu = vm.create_vcpu()
@@ -219,4 +222,4 @@ def _on_kvm(
         if not isinstance(end, Stopped):
             raise GuestDied(f"{name}: {end}")
 
-    return Guest(name, devices, console, last_words, run, vcpu.stop, vm.close, exit_times_ns)
+    return Guest(name, devices, console, last_words, run, vcpu.stop, vm.close, quiet_port)

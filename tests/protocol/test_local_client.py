@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from errno import ESHUTDOWN
 from pathlib import Path
@@ -26,7 +26,7 @@ from buslab import (
     memfd,
     plug,
 )
-from daemonlab import WAIT_S, Lab, daemon, serving, wait_until
+from daemonlab import WAIT_S, Lab, daemon, wait_until
 from devicehost.access_status import AccessStatus
 from devicehost.bus_regions import (
     LIMITS,
@@ -42,34 +42,19 @@ from devicehost.vfio_user import (
     Reply,
 )
 from devicehost_client import connect
-from devicehost_server.unix_socket import UnixListener
 
 BASE = 0xD000_0000
 SCRATCH = ("--device", f"scratch,id=s,base={BASE:#x}")
-
-
-@pytest.fixture(params=[0, 0.01], ids=["sleeps", "spins"])
-def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A server with a local socket, which looks for the next message, or doesn't."""
-    with serving(
-        tmp_path, local=UnixListener(tmp_path / "local.sock"), spin_s=request.param
-    ) as lab:
-        yield lab
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    return tmp_path / "local.sock"
 
 
 # A device that hangs.
 
 
 def test_a_client_that_goes_while_a_device_hangs_makes_room_for_the_next(
-    lab: Lab, local: Path
+    local_lab: Lab, local: Path
 ) -> None:
-    hanging, blocker = plug(lab, "blocker")
-    base, register = plug(lab, "register")
+    hanging, blocker = plug(local_lab, "blocker")
+    base, register = plug(local_lab, "register")
     memory = memfd(0x1000)
     with Client(local) as first:
         first.map(0x1000, 0x1000, memory)
@@ -83,10 +68,10 @@ def test_a_client_that_goes_while_a_device_hangs_makes_room_for_the_next(
     began = time.monotonic()
     with Client(local) as second:
         assert time.monotonic() - began < 5
-        assert not lab.server.memory.blocks()
+        assert not local_lab.server.memory.blocks()
         second.map(0x1000, 0x1000, memory)
         assert second.read(base) == bytes(4)
-        lab.server.interrupts.line(7, "x").pulse()
+        local_lab.server.interrupts.line(7, "x").pulse()
         assert not select.select([irq], [], [], 0)[0]
         blocker.release.set()
         wait_until(lambda: client_threads().count("local client") == 1)
@@ -96,9 +81,11 @@ def test_a_client_that_goes_while_a_device_hangs_makes_room_for_the_next(
     os.close(memory)
 
 
-def test_a_client_that_gives_up_while_a_device_hangs_may_come_again(lab: Lab, local: Path) -> None:
-    hanging, blocker = plug(lab, "blocker")
-    base, _ = plug(lab, "register")
+def test_a_client_that_gives_up_while_a_device_hangs_may_come_again(
+    local_lab: Lab, local: Path
+) -> None:
+    hanging, blocker = plug(local_lab, "blocker")
+    base, _ = plug(local_lab, "register")
     for _ in range(3):
         with Client(local) as client:
             client.send(RegionRead(REGION_MMIO, hanging, 4))
@@ -110,9 +97,9 @@ def test_a_client_that_gives_up_while_a_device_hangs_may_come_again(lab: Lab, lo
     wait_until(lambda: not client_threads())
 
 
-def test_a_device_that_hangs_in_the_ring_keeps_nobody_out(lab: Lab, local: Path) -> None:
-    hanging, blocker = plug(lab, "blocker")
-    base, _ = plug(lab, "register")
+def test_a_device_that_hangs_in_the_ring_keeps_nobody_out(local_lab: Lab, local: Path) -> None:
+    hanging, blocker = plug(local_lab, "blocker")
+    base, _ = plug(local_lab, "register")
     memory = memfd(0x1000)
     with Client(local) as first:
         first.map(0x1000, 0x1000, memory)
@@ -136,16 +123,16 @@ def test_a_device_that_hangs_in_the_ring_keeps_nobody_out(lab: Lab, local: Path)
 # Its end with the server.
 
 
-def test_who_is_in_an_access_when_the_server_stops_is_answered(lab: Lab, local: Path) -> None:
-    hanging, blocker = plug(lab, "blocker")
-    base, _ = plug(lab, "register")
-    host = lab.host(transport="grpc-stream")
+def test_who_is_in_an_access_when_the_server_stops_is_answered(local_lab: Lab, local: Path) -> None:
+    hanging, blocker = plug(local_lab, "blocker")
+    base, _ = plug(local_lab, "register")
+    host = local_lab.host(transport="grpc-stream")
     with Client(local) as client:
         queue = RingQueue(client)
         assert queue.read(base) == (False, 0)
         first = client.send(RegionRead(REGION_MMIO, hanging, 4))
         assert blocker.entered.wait(WAIT_S)
-        stopping = threading.Thread(target=lab.server.stop)
+        stopping = threading.Thread(target=local_lab.server.stop)
         stopping.start()
         wait_until(lambda: host.server().state == pb.SERVER_STATE_DRAINING)
         assert queue.read(base) == (True, AccessStatus.DRAINING)
@@ -166,24 +153,26 @@ def test_who_is_in_an_access_when_the_server_stops_is_answered(lab: Lab, local: 
     wait_until(lambda: not client_threads())
 
 
-def test_a_client_that_is_idle_is_cut_when_the_server_stops(lab: Lab, local: Path) -> None:
+def test_a_client_that_is_idle_is_cut_when_the_server_stops(local_lab: Lab, local: Path) -> None:
     with Client(local) as client:
         began = time.monotonic()
-        lab.server.stop()
+        local_lab.server.stop()
         assert time.monotonic() - began < 2
         assert client.socket.recv(1) == b""
         assert not local.exists()
 
 
-def test_a_client_that_takes_no_answers_does_not_keep_the_server(lab: Lab, local: Path) -> None:
-    base, _ = plug(lab, "register")
+def test_a_client_that_takes_no_answers_does_not_keep_the_server(
+    local_lab: Lab, local: Path
+) -> None:
+    base, _ = plug(local_lab, "register")
     with Client(local) as client:
         client.socket.settimeout(0)
         with suppress(BlockingIOError):
             while True:
                 client.send(RegionRead(REGION_MMIO, base, 0x1000))
         began = time.monotonic()
-        lab.server.stop()
+        local_lab.server.stop()
         assert time.monotonic() - began < 5
 
 

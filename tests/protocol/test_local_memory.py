@@ -6,7 +6,6 @@ import mmap
 import os
 import select
 import threading
-from collections.abc import Iterator
 from errno import EINVAL
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from buslab import (
     memfd,
     plug,
 )
-from daemonlab import WAIT_S, Lab, daemon, serving, wait_until
+from daemonlab import WAIT_S, Lab, daemon, wait_until
 from devicehost.bus_regions import (
     GSI_COUNT,
     INSTANCE_ID,
@@ -43,29 +42,13 @@ from devicehost.vfio_user import (
     SetIrqs,
 )
 from devicehost_server.model.errors import MemoryNotMapped
-from devicehost_server.unix_socket import UnixListener
 from testdevices import Caller
-
-
-@pytest.fixture(params=[0, 0.01], ids=["sleeps", "spins"])
-def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A server with a local socket, which looks for the next message, or doesn't."""
-    with serving(
-        tmp_path, local=UnixListener(tmp_path / "local.sock"), spin_s=request.param
-    ) as lab:
-        yield lab
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    return tmp_path / "local.sock"
-
 
 # Its memory.
 
 
-def test_a_device_has_the_memory_that_a_client_shares(lab: Lab, local: Path) -> None:
-    base, caller = plug(lab, "caller")
+def test_a_device_has_the_memory_that_a_client_shares(local_lab: Lab, local: Path) -> None:
+    base, caller = plug(local_lab, "caller")
     assert isinstance(caller, Caller)
     fd = memfd(0x3000)
     memory = caller.context.memory
@@ -88,15 +71,15 @@ def mappings(name: str) -> list[str]:
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if name in line]
 
 
-def test_memory_is_unmapped_when_the_last_view_of_it_goes(lab: Lab, local: Path) -> None:
+def test_memory_is_unmapped_when_the_last_view_of_it_goes(local_lab: Lab, local: Path) -> None:
     fd = memfd(0x2000)
     with Client(local) as client:
         client.map(0x8000, 0x2000, fd)
         assert len(mappings("memfd:guest")) == 1
-        view = lab.server.memory.view(0x8FF0, 0x20)
+        view = local_lab.server.memory.view(0x8FF0, 0x20)
         client.ask(DmaUnmap(0x8000, 0x2000))
         with pytest.raises(MemoryNotMapped):
-            lab.server.memory.read(0x8000, 1)
+            local_lab.server.memory.read(0x8000, 1)
         os.pwrite(fd, b"there", 0xFF0)
         assert bytes(view[:5]) == b"there", "what a device holds stays valid"
         view.release()
@@ -104,7 +87,9 @@ def test_memory_is_unmapped_when_the_last_view_of_it_goes(lab: Lab, local: Path)
     os.close(fd)
 
 
-def test_memory_that_can_not_be_shared_is_refused(lab: Lab, local: Path, tmp_path: Path) -> None:
+def test_memory_that_can_not_be_shared_is_refused(
+    local_lab: Lab, local: Path, tmp_path: Path
+) -> None:
     fd, page = memfd(0x4000), 0x1000
     file = tmp_path / "file"
     file.write_bytes(bytes(page))
@@ -128,10 +113,10 @@ def test_memory_that_can_not_be_shared_is_refused(lab: Lab, local: Path, tmp_pat
         ]
         for (base, size, offset), what in wrong:
             assert client.refused(DmaMap(base, size, READ_WRITE, offset), what)
-        assert len(lab.server.memory.blocks()) == 1
+        assert len(local_lab.server.memory.blocks()) == 1
         client.ask(DmaMap(0x20000, page, DmaFlags.READ), only_read)
         with pytest.raises(MemoryNotMapped):
-            lab.server.memory.write(0x20000, b"x")
+            local_lab.server.memory.write(0x20000, b"x")
         assert client.refused(DmaUnmap(0x10000, page)), "not all of it"
         client.ask(DmaUnmap(0x10000, 2 * page))
     for number in (fd, pipe, other_end, only_read, only_path, directory):
@@ -150,9 +135,9 @@ def test_a_client_shares_as_many_blocks_as_it_was_told_and_no_more(tmp_path: Pat
     os.close(fd)
 
 
-def test_no_memory_can_be_taken_from_under_a_device(lab: Lab, local: Path) -> None:
+def test_no_memory_can_be_taken_from_under_a_device(local_lab: Lab, local: Path) -> None:
     sealed, loose = memfd(0x2000), memfd(0x2000, sealed=False)
-    memory = lab.server.memory
+    memory = local_lab.server.memory
     with Client(local) as client:
         client.map(0x10000, 0x2000, sealed)
         client.map(0x20000, 0x2000, loose)
@@ -184,12 +169,12 @@ def fcntl_punch(fd: int, offset: int, size: int) -> None:
         mapped.madvise(mmap.MADV_REMOVE, offset, size)
 
 
-def test_accesses_stay_in_order_while_one_waits_for_memory(lab: Lab, local: Path) -> None:
-    base, caller = plug(lab, "caller")
-    other, register = plug(lab, "register")
+def test_accesses_stay_in_order_while_one_waits_for_memory(local_lab: Lab, local: Path) -> None:
+    base, caller = plug(local_lab, "caller")
+    other, register = plug(local_lab, "register")
     assert isinstance(caller, Caller)
     found: list[bytes] = []
-    caller.on_write = lambda: found.append(lab.server.memory.read(0x8000, 8))
+    caller.on_write = lambda: found.append(local_lab.server.memory.read(0x8000, 8))
     with Client(local) as client:
         client.ask(DmaMap(0x8000, 0x1000, READ_WRITE))
         sent = b""
@@ -214,7 +199,7 @@ def test_accesses_stay_in_order_while_one_waits_for_memory(lab: Lab, local: Path
 # Its interrupts.
 
 
-def test_what_is_no_eventfd_is_refused(lab: Lab, local: Path, tmp_path: Path) -> None:
+def test_what_is_no_eventfd_is_refused(local_lab: Lab, local: Path, tmp_path: Path) -> None:
     fakes = [
         os.open(tmp_path / "anon_inode:[eventfd]", os.O_RDWR | os.O_CREAT),
         os.memfd_create("anon_inode:[eventfd]"),
@@ -227,7 +212,7 @@ def test_what_is_no_eventfd_is_refused(lab: Lab, local: Path, tmp_path: Path) ->
         good = os.eventfd(0)
         request = SetIrqs(IRQ_GSI, 4, 2, IrqAction.TRIGGER, IrqData.EVENTFD)
         assert client.refused(request, good, fakes[0]) == EINVAL
-        lab.server.interrupts.line(4, "x").pulse()
+        local_lab.server.interrupts.line(4, "x").pulse()
         assert client.read(INSTANCE_ID, 16, REGION_STATUS)
         assert not select.select([good], [], [], 0)[0], "all of them, or none"
     for fd in (*fakes, good):
@@ -235,14 +220,14 @@ def test_what_is_no_eventfd_is_refused(lab: Lab, local: Path, tmp_path: Path) ->
 
 
 def test_an_eventfd_that_blocks_holds_the_interrupts_no_longer_than_its_client(
-    lab: Lab, local: Path
+    local_lab: Lab, local: Path
 ) -> None:
     full = os.eventfd(0)
     with Client(local) as client:
         client.connect_irq(4, full)
         os.set_blocking(full, True)
         os.eventfd_write(full, (1 << 64) - 2)
-        line = lab.server.interrupts.line(4, "x")
+        line = local_lab.server.interrupts.line(4, "x")
         hanging = threading.Thread(target=line.pulse)
         hanging.start()
     hanging.join(WAIT_S)
@@ -253,13 +238,13 @@ def test_an_eventfd_that_blocks_holds_the_interrupts_no_longer_than_its_client(
     os.close(full)
 
 
-def test_all_interrupts_may_have_an_eventfd(lab: Lab, local: Path) -> None:
+def test_all_interrupts_may_have_an_eventfd(local_lab: Lab, local: Path) -> None:
     eventfds = [os.eventfd(0) for _ in range(LIMITS.max_msg_fds)]
     last = GSI_COUNT - len(eventfds)
     with Client(local) as client:
         for gsi in range(0, GSI_COUNT, len(eventfds)):
             client.connect_irq(gsi, *eventfds)
-        lab.server.interrupts.line(last + 3, "x").pulse()
+        local_lab.server.interrupts.line(last + 3, "x").pulse()
         assert select.select([eventfds[3]], [], [], WAIT_S)[0]
         beyond = SetIrqs(IRQ_GSI, GSI_COUNT, 1, IrqAction.TRIGGER, IrqData.EVENTFD)
         assert client.refused(beyond, eventfds[0]) == EINVAL

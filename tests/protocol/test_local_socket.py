@@ -51,20 +51,6 @@ NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 
 
-@pytest.fixture(params=[0, 0.01], ids=["sleeps", "spins"])
-def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A server with a local socket, which looks for the next message, or doesn't."""
-    with serving(
-        tmp_path, local=UnixListener(tmp_path / "local.sock"), spin_s=request.param
-    ) as lab:
-        yield lab
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    return tmp_path / "local.sock"
-
-
 # Where it is.
 
 
@@ -106,8 +92,8 @@ def test_a_relative_path_is_told_as_an_absolute_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with serving(tmp_path, local=UnixListener(Path("local.sock"))) as lab:
-        assert lab.host(transport="grpc-stream").server().local_socket == str(
+    with serving(tmp_path, local=UnixListener(Path("local.sock"))) as local_lab:
+        assert local_lab.host(transport="grpc-stream").server().local_socket == str(
             tmp_path / "local.sock"
         )
 
@@ -214,8 +200,8 @@ def test_the_group_of_the_socket_may_connect_first_or_further_group(open_directo
 # One client at a time.
 
 
-def test_a_second_client_is_told_that_there_is_one(lab: Lab, local: Path) -> None:
-    base, _ = plug(lab, "register")
+def test_a_second_client_is_told_that_there_is_one(local_lab: Lab, local: Path) -> None:
+    base, _ = plug(local_lab, "register")
     with Client(local) as first:
         assert f"error {EBUSY}" in error_of(Client(local))
         assert first.read(base) == bytes(4)
@@ -225,9 +211,9 @@ def test_a_second_client_is_told_that_there_is_one(lab: Lab, local: Path) -> Non
 
 @pytest.mark.parametrize("words", [b"", b"\0", b"GET / HTTP/1.1\r\n\r\n" * 99], ids=len)
 def test_a_client_that_is_turned_away_costs_no_thread_for_long(
-    lab: Lab, local: Path, words: bytes
+    local_lab: Lab, local: Path, words: bytes
 ) -> None:
-    base, _ = plug(lab, "register")
+    base, _ = plug(local_lab, "register")
     with Client(local) as first:
         others = []
         for _ in range(3 * AT_ONCE):
@@ -251,16 +237,18 @@ def test_a_client_that_is_turned_away_costs_no_thread_for_long(
         assert first.read(base) == bytes(4)
 
 
-def test_the_next_client_is_never_refused_for_the_last_ones_sake(lab: Lab, local: Path) -> None:
-    base, _ = plug(lab, "register")
+def test_the_next_client_is_never_refused_for_the_last_ones_sake(
+    local_lab: Lab, local: Path
+) -> None:
+    base, _ = plug(local_lab, "register")
     for number in range(50):
         with Client(local) as client:
             client.write(base, bytes([number]))
             assert client.read(base, 1) == bytes([number])
 
 
-def test_posted_writes_of_a_client_that_went_are_made(lab: Lab, local: Path) -> None:
-    base, device = plug(lab, "register")
+def test_posted_writes_of_a_client_that_went_are_made(local_lab: Lab, local: Path) -> None:
+    base, device = plug(local_lab, "register")
     with Client(local) as client:
         for number in range(100):
             client.send(RegionWrite(REGION_MMIO, base, bytes([number])), posted=True)

@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 ACCESS_TIMEOUT_S = 5.0
 SPIN_S = 100e-6
 
+_TIMEOUTS_S = (0.001, 3600)
+_SPINS_S = (0, 0.01)
+
 TRANSPORTS = ("auto", "ring", "socket", "grpc-stream")
 """The ways for accesses: the best there is, or one of them."""
 
@@ -78,7 +81,8 @@ def connect(
     Args:
         endpoint: `unix:PATH` or `tcp:HOST:PORT`.
         policy: what a guest sees of accesses that fail; by default all ones.
-        access_timeout_s: how long an access may take before the policy answers it.
+        access_timeout_s: how long an access may take before the policy answers it, in
+            seconds, 0.001 to 3600.
         tls: who we are, for TCP.
         on_new_server: called when the server turns out to be another one than before: it
             was restarted, and its devices are new. No vCPU's access goes there until it
@@ -86,16 +90,19 @@ def connect(
         transport: `ring`, `socket` or `grpc-stream` for that and no other way; `auto` for
             the first of them that both sides offer.
         spin_s: the longest that an access looks for its end before its thread sleeps, in
-            seconds; 0 to sleep at once. By the ring and the socket only.
+            seconds, up to 0.01; 0 to sleep at once. By the ring and the socket only.
 
     Raises:
         ConnectionLost: there is no server at the endpoint, or it doesn't offer `transport`.
         RemoteError: it doesn't want us.
-        ValueError: the endpoint isn't one, or there is no such transport.
+        ValueError: the endpoint isn't one, there is no such transport, or a time is too
+            short or too long.
     """
     if transport not in TRANSPORTS:
         allowed = ", ".join(TRANSPORTS)
         raise ValueError(f"transport {transport!r} is not allowed; allowed: {allowed}")
+    _check_time("access_timeout_s", access_timeout_s, *_TIMEOUTS_S)
+    _check_time("spin_s", spin_s, *_SPINS_S)
     options = AccessOptions(policy or Policy(), transport, access_timeout_s, spin_s, on_new_server)
     channel = open_channel(endpoint, tls)
     try:
@@ -103,6 +110,18 @@ def connect(
     except BaseException:
         channel.close()
         raise
+
+
+def _check_time(name: str, seconds: float, least: float, most: float) -> None:
+    if not least <= seconds <= most:  # nor is it, if it is no number
+        raise ValueError(f"{name} {seconds:g} is not allowed; allowed: {least:g} to {most:g}")
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return path.is_socket()
+    except OSError:  # not ours to look at
+        return False
 
 
 class DeviceHost:
@@ -231,7 +250,7 @@ class DeviceHost:
         Raises:
             ConnectionLost: there is none.
         """
-        path = next((path for path in sockets if path.is_socket()), None)
+        path = next((path for path in sockets if _is_socket(path)), None)
         if path is None:
             looked = " or ".join(map(str, sockets))
             raise ConnectionLost(f"no local socket: {looked}" if looked else "no local socket")

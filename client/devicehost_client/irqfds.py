@@ -38,13 +38,14 @@ class IrqFds:
 
         Raises:
             NotLocal: accesses don't go by the local socket.
-            ValueError: there is no such GSI, or a descriptor is no eventfd.
+            ValueError: there is no such GSI, or a descriptor is no eventfd. None of these
+                GSIs has an eventfd then.
             ConnectionLost, AccessTimeout: the server went away meanwhile; the next one
                 signals them.
         """
         with self._local().handing_over() as link:
             _check(eventfds)
-            ours = {gsi: os.dup(fd) for gsi, fd in eventfds.items()}
+            ours = _duplicates(eventfds)
             self._close(ours)
             self._fds.update(ours)
             if link is not None:
@@ -52,6 +53,7 @@ class IrqFds:
                     _connect(link, ours)
                 except Refusal as error:
                     self._close(ours)
+                    _disconnect(link, ours)  # those before the one that was refused
                     raise ValueError(f"eventfds {dict(eventfds)}: {error}") from error
 
     def detach(self, gsis: Iterable[int]) -> None:
@@ -64,8 +66,7 @@ class IrqFds:
             gone = [gsi for gsi in gsis if gsi in self._fds]
             self._close(gone)
             if link is not None:
-                for gsi in gone:
-                    link.call(SetIrqs(IRQ_GSI, gsi, 1, IrqAction.TRIGGER, IrqData.EVENTFD))
+                _disconnect(link, gone)
 
     def hand_over(self, link: Link) -> None:
         """Give all of them to a new server."""
@@ -90,6 +91,24 @@ def _check(eventfds: Mapping[int, int]) -> None:
     for gsi in eventfds:
         if not 0 <= gsi < GSI_COUNT:
             raise ValueError(f"GSI {gsi} is not allowed; allowed: 0 to {GSI_COUNT - 1}")
+
+
+def _duplicates(eventfds: Mapping[int, int]) -> dict[int, int]:
+    """Duplicate all of them, or none."""
+    ours: dict[int, int] = {}
+    try:
+        for gsi, fd in eventfds.items():
+            ours[gsi] = os.dup(fd)
+    except OSError as error:
+        for fd in ours.values():
+            os.close(fd)
+        raise ValueError(f"eventfds {dict(eventfds)}: {error}") from error
+    return ours
+
+
+def _disconnect(link: Link, gsis: Iterable[int]) -> None:
+    for gsi in gsis:
+        link.call(SetIrqs(IRQ_GSI, gsi, 1, IrqAction.TRIGGER, IrqData.EVENTFD))
 
 
 def _connect(link: Link, eventfds: Mapping[int, int]) -> None:

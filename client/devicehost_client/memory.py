@@ -35,6 +35,7 @@ from devicehost_client.transports.local import LocalTransport
 
 PAGE_SIZE = 0x1000
 ADDRESSES = 1 << 64
+FILE_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,6 +199,9 @@ class Memory:
         in_pages = new.size > 0 and not (new.base % PAGE_SIZE or new.size % PAGE_SIZE)
         if not (in_pages and 0 <= new.base <= ADDRESSES - new.size):
             raise _error("BAD_RANGE", new.base, new.size, f"allowed: whole pages of {PAGE_SIZE:#x}")
+        if new.offset % PAGE_SIZE or not 0 <= new.offset <= FILE_MAX - new.size:
+            why = f"offset {new.offset:#x} in the file is not allowed; allowed: whole pages"
+            raise _error("BAD_RANGE", new.base, new.size, why)
         for block in self._blocks:
             if new.base < block.base + block.size and block.base < new.base + new.size:
                 other = f"{block.base:#x}-{block.base + block.size - 1:#x}"

@@ -328,14 +328,17 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
 
 def _local_path(text: str, socket_path: Path | None) -> Path | None:
     """Where the local socket is: where it was asked for, or beside the one of the API."""
-    if text == NO_SOCKET or (not text and socket_path is None):
+    if text == NO_SOCKET:
         return None
     if text:
         if Path(text) == socket_path:
             raise ConfigError("--socket-path and --local-socket are the same")
         return Path(text)
+    if socket_path is None:
+        return None
     path = Path(f"{socket_path}{LOCAL_SUFFIX}")
-    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+    # Where that of the API is too long itself, another one here is no help.
+    if len(os.fsencode(path)) > UNIX_PATH_MAX >= len(os.fsencode(socket_path)):
         raise ConfigError(
             f"socket path {path} is longer than {UNIX_PATH_MAX} bytes: give --local-socket PATH,"
             f" or {NO_SOCKET}"

@@ -7,9 +7,12 @@ events are sentences.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -17,6 +20,24 @@ from structlog.stdlib import ProcessorFormatter
 # The core of gRPC writes lines of its own to stderr, past all of this: for each peer, say,
 # whose TLS handshake fails. It looks here when it is imported, which comes later.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be closed, or a pipe that nobody reads any more.
+
+    A line that can't be written is lost. It must not end the thread that logs it.
+    """
+
+    def write(self, text: str, /) -> int:
+        """Write, if that can be done."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush likewise."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def set_up(level: str, log_format: str) -> None:
@@ -45,10 +66,10 @@ def set_up(level: str, log_format: str) -> None:
     structlog.configure(
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *first],

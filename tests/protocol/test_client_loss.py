@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from devicehost_client import (
     RemoteError,
     connect,
 )
+from devicehost_client.transports.local import LocalTransport
 
 BASE = 0xD000_0000
 LAST = BASE + 0xFF
@@ -165,6 +169,66 @@ def test_a_kill_in_the_middle_of_an_access_is_answered_at_once(tmp_path: Path) -
         reading.join(WAIT_S / 2)  # long before the deadline
         assert answers == [0xFFFF_FFFF]
         assert isinstance(vcpu.last_failure, ConnectionLost)
+
+
+def test_vcpus_that_wait_for_each_other_all_learn_that_the_server_is_lost(tmp_path: Path) -> None:
+    with daemon(tmp_path, "--device", SCRATCH, status=None) as running:
+        host = running.host(access_timeout_s=WAIT_S, policy=policy(Answer.ZEROS))
+        vcpus = [host.vcpu(index) for index in range(4)]
+        threads = [
+            threading.Thread(target=vcpu.mmio_read, args=(SLOW, 4), daemon=True) for vcpu in vcpus
+        ]
+        for thread in threads:
+            thread.start()
+            wait_until(partial(is_asleep, thread), "the access to be waited for")
+        running.kill()
+        for thread in threads:
+            thread.join(WAIT_S / 2)
+        assert [type(vcpu.last_failure) for vcpu in vcpus] == [ConnectionLost] * 4
+
+
+def is_asleep(thread: threading.Thread) -> bool:
+    """Whether a thread of this process waits in the kernel."""
+    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.parametrize("way", ["ring", "socket"])  # gRPC looks for it by itself
+def test_a_server_is_found_although_there_was_no_descriptor_to_look_for_it(
+    tmp_path: Path, way: str
+) -> None:
+    with ExitStack() as closing:
+        with daemon(tmp_path, "--device", SCRATCH, status=None) as died:
+            host = closing.enter_context(connect(died.endpoint, transport=way))
+            vcpu, local = host.vcpu(0), host._transport
+            assert isinstance(local, LocalTransport)
+            vcpu.mmio_read(BASE, 4)
+            with no_descriptors():
+                died.kill()
+                tried = local._tried_at
+                wait_until(lambda: local._tried_at > tried, "it to be looked for")
+                tried = local._tried_at
+                wait_until(lambda: local._tried_at > tried, "it to be looked for again")
+        with daemon(tmp_path, "--device", SCRATCH):
+            wait_until(lambda: vcpu.mmio_read(BASE, 4) == 0, "it to be found")
+            closing.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave this process no descriptor to open anything."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in held:
+            os.close(fd)
 
 
 def test_a_server_that_came_back_is_found_and_the_vmm_is_told(tmp_path: Path) -> None:

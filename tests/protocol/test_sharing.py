@@ -99,6 +99,13 @@ def test_memory_that_is_not_in_whole_pages_is_refused(
     assert not local.memory.blocks()
 
 
+@pytest.mark.parametrize("offset", [5, -PAGE, (1 << 63) - PAGE, 1 << 63, 1 << 64])
+def test_memory_at_an_offset_that_no_file_has_is_refused(local: DeviceHost, offset: int) -> None:
+    with memory_file(PAGE) as fd, pytest.raises(RemoteError, match=r"offset .* is not allowed"):
+        local.memory.add(0, PAGE, fd, offset=offset)
+    assert not local.memory.blocks()
+
+
 def test_a_file_that_does_not_hold_the_memory_is_refused(lab: Lab, local: DeviceHost) -> None:
     with memory_file(PAGE) as fd, pytest.raises(RemoteError) as caught:
         local.memory.add(0, 2 * PAGE, fd)
@@ -194,6 +201,21 @@ def test_what_is_no_eventfd_or_no_interrupt_is_refused(local: DeviceHost) -> Non
             local.interrupts.attach({4: fd})
         with pytest.raises(ValueError, match="GSI 5000 is not allowed; allowed: 0 to 1023"):
             local.interrupts.attach({5000: fd})
+
+
+def test_eventfds_of_which_one_is_refused_are_all_refused(lab: Lab, local: DeviceHost) -> None:
+    lab.server.devices.plug("register", {"base": str(BASE), "irq": "9"})
+    eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+    with memory_file(PAGE) as fd:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for other in (fd, 1 << 20):  # no eventfd; nothing at all
+            with pytest.raises(ValueError, match="eventfds"):
+                local.interrupts.attach({9: eventfd, 100: other})
+            local.vcpu(0).mmio_write(BASE + LEVEL, 1, 1)
+            local.vcpu(0).mmio_write(BASE + LEVEL, 1, 0)
+            assert not any(select.select([eventfd], [], [], 0))
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    os.close(eventfd)
 
 
 # Loss and return.

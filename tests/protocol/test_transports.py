@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
-from daemonlab import WAIT_S, Lab
+from buslab import client_threads
+from daemonlab import WAIT_S, Lab, wait_until
 from devicehost.v1 import io_service_pb2 as pb
 from devicehost_client import (
     AccessTimeout,
@@ -18,8 +21,11 @@ from devicehost_client import (
     DeviceHost,
     Policy,
     RemoteError,
+    Vcpu,
     connect,
 )
+from devicehost_server.model.device_io import DeviceIo, WritableBuffer
+from devicehost_server.model.resources import MmioAddressRange
 from testdevices import FAULT, LEVEL, PULSE, Blocker, Register
 
 WAYS = ("ring", "socket", "grpc-stream")
@@ -268,6 +274,78 @@ def test_there_may_be_more_vcpus_than_queues_of_the_ring(host: DeviceHost) -> No
     assert [host.vcpu(19 - n).mmio_read(BASE + 4 * n, 4) for n in range(20)] == list(range(20))
 
 
+@pytest.mark.parametrize("way", ["ring", "socket"])
+def test_a_host_may_be_closed_while_vcpus_make_accesses(
+    open_host: Callable[..., DeviceHost], register: Register, way: str
+) -> None:
+    del register
+    wrong: list[Exception] = []
+
+    def run(vcpu: Vcpu) -> None:
+        try:
+            while not isinstance(vcpu.last_failure, ConnectionLost):
+                vcpu.mmio_read(BASE, 4)
+        except Exception as error:  # noqa: BLE001 # whatever a vCPU gets that is not ours
+            wrong.append(error)
+
+    for _ in range(30):
+        host = reopened(open_host, way)
+        vcpus = [host.vcpu(index) for index in range(2)]
+        threads = [threading.Thread(target=run, args=(vcpu,)) for vcpu in vcpus]
+        for thread in threads:
+            thread.start()
+        host.close()
+        for thread in threads:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+    assert not wrong
+
+
+@pytest.mark.parametrize("way", ["ring", "socket"])
+def test_a_host_that_is_closed_keeps_no_descriptors(
+    open_host: Callable[..., DeviceHost], register: Register, way: str
+) -> None:
+    del register
+
+    hosts = []  # kept: what is left must not wait for the collector
+
+    def left_by_one() -> int:
+        hosts.append(reopened(open_host, way))
+        hosts[-1].vcpu(0).mmio_write(BASE, 4, 1)
+        hosts[-1].close()
+        wait_until(lambda: not client_threads())
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    gc.collect()  # what tests before this one left
+    before = left_by_one()
+    # The server may be about to close one more.
+    assert min(left_by_one() for _ in range(5)) <= before
+
+
+@pytest.mark.parametrize("way", ["socket"])
+def test_a_server_that_keeps_asking_for_memory_does_not_stretch_the_deadline(
+    lab: Lab, open_host: Callable[..., DeviceHost]
+) -> None:
+    done = threading.Event()
+
+    class Restless(DeviceIo):
+        """A read goes on and on, and asks for memory of the client all the time."""
+
+        def read(self, base: int, offset: int, data: WritableBuffer) -> None:
+            del base, offset, data
+            while not done.is_set():
+                lab.server.memory.read(0, 8)
+
+    lab.server.io.register_device_io(Restless(), [MmioAddressRange(0x1000, 4)])
+    host = open_host(access_timeout_s=0.2)
+    host.memory.add_buffer(0, memoryview(bytearray(0x1000)))
+    threading.Timer(WAIT_S / 3, done.set).start()
+    assert host.vcpu(0).mmio_read(0x1000, 4) == 0xFFFF_FFFF
+    assert isinstance(host.vcpu(0).last_failure, AccessTimeout)
+    assert not done.is_set()
+    done.set()
+
+
 @pytest.mark.parametrize("way", ["ring", "grpc-stream"])  # the socket's clients take turns
 def test_one_vcpu_that_hangs_does_not_hold_up_another(
     open_host: Callable[..., DeviceHost], register: Register, blocker: tuple[Blocker, int]
@@ -334,6 +412,18 @@ def test_a_second_client_takes_another_way(lab: Lab, register: Register, other: 
 def test_a_way_that_is_no_way_is_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="'pigeon' is not allowed; allowed: auto, ring, socket"):
         connect(lab.endpoint, transport="pigeon")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e-9, 3601, float("inf"), float("nan")])
+def test_a_time_limit_that_is_none_is_refused(lab: Lab, seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"access_timeout_s .* allowed: 0.001 to 3600"):
+        connect(lab.endpoint, access_timeout_s=seconds)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.011, float("nan")])
+def test_a_spin_that_is_none_is_refused(lab: Lab, seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"spin_s .* allowed: 0 to 0.01"):
+        connect(lab.endpoint, spin_s=seconds)
 
 
 def reopened(open_host: Callable[..., DeviceHost], way: str) -> DeviceHost:

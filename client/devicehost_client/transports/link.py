@@ -33,6 +33,7 @@ from devicehost.vfio_user import (
     Event,
     Failed,
     Negotiated,
+    NotOpen,
     OurFault,
     Outgoing,
     RegionData,
@@ -102,7 +103,10 @@ class Link:
         whole = memoryview(self._outgoing)
         self._request = whole[:DATA]  # of a read
         self._writes = [whole[: DATA + count] for count in range(_SHORT_MAX + 1)]
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ConnectionLost(f"local socket {path}: {error}") from error
         try:
             self._connect(path)
             self.instance_id = str(UUID(bytes=self._read_instance()))
@@ -177,7 +181,10 @@ class Link:
             AccessTimeout, ConnectionLost: no answer came.
         """
         with self._lock:
-            message_id = self._session.start_read(self._outgoing, region, offset, len(data))
+            try:
+                message_id = self._session.start_read(self._outgoing, region, offset, len(data))
+            except NotOpen as error:
+                raise _ended() from error
             size = self._exchange(self._request)
             if self._session.finish(self._incoming, size, message_id):
                 data[:] = self._incoming_view[DATA:size]
@@ -188,7 +195,10 @@ class Link:
         """Write `data` to a region, and wait until that is done. Raises as `read` does."""
         with self._lock:
             buffer, message = self._message(data)
-            message_id = self._session.start_write(buffer, region, offset, len(data))
+            try:
+                message_id = self._session.start_write(buffer, region, offset, len(data))
+            except NotOpen as error:
+                raise _ended() from error
             size = self._exchange(message)
             if not self._session.finish(self._incoming, size, message_id):
                 self._reply(message_id, size)
@@ -197,11 +207,13 @@ class Link:
         """Write `data` to a region, without waiting for it. Raises as `read` does."""
         with self._lock:
             buffer, message = self._message(data)
-            self._session.post_write(buffer, region, offset, len(data))
             try:
+                self._session.post_write(buffer, region, offset, len(data))
                 sent = self._socket.send(message)
                 if sent < len(message):
                     self._socket.sendall(message[sent:])
+            except NotOpen as error:
+                raise _ended() from error
             except OSError as error:
                 raise self._broken(error) from error
 
@@ -304,14 +316,18 @@ class Link:
         # After a time limit, too: what comes late would be taken for another answer.
         self.lose()
         if isinstance(error, BlockingIOError):
-            return AccessTimeout(f"no answer within {self._timeout_s:g} s")
+            return self._overdue()
         return ConnectionLost(f"the server is lost: {error}")
+
+    def _overdue(self) -> AccessTimeout:
+        return AccessTimeout(f"no answer within {self._timeout_s:g} s")
 
     # The session. Under the lock.
 
     def _await(self, message_id: int, size: int | None = None) -> Reply | Failed:
         """Read until a request is answered. Of its answer, `size` bytes are there already."""
         fds: list[int] = []
+        deadline = time.monotonic() + self._timeout_s
         while True:
             if size is None:
                 size, fds = self._receive_with_fds()
@@ -320,6 +336,9 @@ class Link:
                 return answer
             if self.lost:
                 raise ConnectionLost("the server hung up")
+            if time.monotonic() >= deadline:  # a server that asks for memory isn't silent
+                self.lose()
+                raise self._overdue()
             size, fds = None, []
 
     def _take(self, size: int, fds: Sequence[int], message_id: int | None) -> Reply | Failed | None:
@@ -366,6 +385,11 @@ class Link:
             outgoing = self._session.reply(request, payload)
         if outgoing is not None:
             self._send_message(outgoing)
+
+
+def _ended() -> ConnectionLost:
+    """The error of an access that finds the session over: whoever was first saw the end."""
+    return ConnectionLost("the server is lost")
 
 
 def _data_of(reply: Reply) -> bytes:

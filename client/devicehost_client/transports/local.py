@@ -170,13 +170,15 @@ class LocalTransport:
             return
         for opened in self._queues:
             opened.close()
-        self._ring_bell()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._ring_bell()
         self._current.link.lose()
         if self._thread is not threading.current_thread():
             self._thread.join()
+        # Whoever still has this object doesn't need the memory and the descriptors.
+        self._current = Attachment(self._current.link, None)
 
     def _connect(self) -> Attachment:
         link = Link(self._path, self._timeout_s, self._spin_s, self._dma.serve)
@@ -188,8 +190,8 @@ class LocalTransport:
             raise
 
     def _ring_bell(self) -> None:
-        if self._bell >= 0:
-            with suppress(OSError):  # it is full, or being closed: the thread is awake
+        with self._changed:  # by whose number nobody else's file is written
+            if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)
 
     # The thread.
@@ -202,8 +204,9 @@ class LocalTransport:
                 self._connect_again()
         finally:
             self._current.link.close()
-            bell, self._bell = self._bell, -1
-            os.close(bell)
+            with self._changed:
+                bell, self._bell = self._bell, -1
+                os.close(bell)
 
     def _watch(self, link: Link) -> None:
         """Return when the link is lost, or nobody wants it any more."""
@@ -234,8 +237,12 @@ class LocalTransport:
                 if not self._closed:
                     self._take_over(self._connect())
                     return
-            except (ClientError, Refusal) as error:
+            except ClientError as error:
                 _log.debug("no server yet: %s", error)
+            except Refusal as error:
+                _log.warning("the server doesn't take what it is to have: %s", error)
+            except Exception:  # noqa: BLE001 # no descriptor left, say: it must go on
+                _log.exception("the local connection can't be made")
             finally:
                 with self._changed:
                     self._hurry = self._connecting = False

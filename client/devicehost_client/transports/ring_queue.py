@@ -11,8 +11,8 @@ with it, and the next access looks for the ring of the next connection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from devicehost.ring.layout import DATA_MAX, Operation
@@ -31,6 +31,9 @@ _WRITE = {pb.SPACE_PIO: int(Operation.PIO_WRITE), pb.SPACE_MMIO: int(Operation.M
 _POST = {pb.SPACE_PIO: int(Operation.PIO_POST), pb.SPACE_MMIO: int(Operation.MMIO_POST)}
 
 _Access: TypeAlias = Callable[[Space, int, Any, int], None]
+
+_CLOSING_LOOK_S = 0.001
+"""How often `close` looks whether the posted writes are made, in seconds."""
 
 _FAILURES = (AccessFailed, AccessOverdue, ConnectionLost)
 
@@ -57,7 +60,8 @@ class RingQueue:
     @property
     def posted_failures(self) -> int:
         """How many posted writes failed so far."""
-        return self._posted_failures + (self._producer.posted_failures if self._producer else 0)
+        producer = self._producer
+        return self._posted_failures + (producer.posted_failures if producer else 0)
 
     def read(self, space: Space, address: int, data: WritableBuffer, size: int) -> None:
         """Fill `data`, and return when that is done."""
@@ -103,30 +107,39 @@ class RingQueue:
             raise self._failed(error, "write", space, address, size) from error
 
     def close(self) -> None:
-        """Wait until the posted writes are made, and let go of the ring."""
-        if self._producer is not None:
-            # It may be gone already, or too slow.
-            with suppress(AccessOverdue, ConnectionLost):
-                self._producer.flush()
-            self._detach()
+        """Wait until the posted writes are made, and let go of the ring; from any thread.
+
+        A vCPU may be in an access. So nothing of the producer is used that isn't for all
+        threads, and the memory goes when that access has let go of it.
+        """
+        producer, link = self._producer, self._link
+        if producer is not None and link is not None:
+            last, deadline = producer.last, time.monotonic() + self._timeout_s
+            while not (producer.is_complete(last) or link.lost or time.monotonic() >= deadline):
+                time.sleep(_CLOSING_LOOK_S)
+        self._detach()
+        self._ring = None
+        self._socket.close()
 
     # The connection.
 
     def _live_producer(self) -> Producer | None:
         """Return our end of a queue of the live connection; None if it has none for us."""
-        if self._link is None or self._link.lost:
+        producer, link, ring = self._producer, self._link, self._ring
+        if link is None or link.lost:
             self._detach()
+            self._link = self._ring = None  # of no use, whether there is another one or not
             attachment = self._attachments.attachment()
             self._link, self._ring = attachment.link, attachment.ring
-        if self._producer is None and self._ring is not None:
-            self._producer = self._ring.open_queue(self._timeout_s, self._spin_s)
-        return self._producer
+            producer, ring = None, attachment.ring
+        if producer is None and ring is not None:
+            producer = self._producer = ring.open_queue(self._timeout_s, self._spin_s)
+        return producer
 
     def _detach(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is not None:
+        if producer is not None:  # not closed: `close` may be looking at it
             self._posted_failures += producer.posted_failures
-            producer.close()
 
     # What isn't a plain access through the ring.
 
@@ -176,8 +189,9 @@ class RingQueue:
     ) -> ClientError:
         """Return the error of an access."""
         if isinstance(error, AccessFailed):
-            if self._producer is not None:
-                self._deliver(self._producer)
+            producer = self._producer
+            if producer is not None and self._attachments.are_interrupts_watched:
+                self._deliver(producer)
             return access_failed(error.status, operation, space, address, size)
         if isinstance(error, ConnectionLost):
             return error

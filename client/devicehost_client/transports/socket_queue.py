@@ -86,11 +86,15 @@ class SocketQueue:
 
     def close(self) -> None:
         """Wait until the posted writes are made: what is asked is answered after them."""
-        _ = self.posted_failures
+        attachment = self._attachment
+        if attachment is not None and not attachment.link.lost:
+            _ = self.posted_failures
+        self._attachment = None
 
     def _live_link(self) -> Link:
         attachment = self._attachment
         if attachment is None or attachment.link.lost:
+            self._attachment = None  # its ring is of no use, whether there is another one or not
             attachment = self._attachment = self._attachments.attachment()
             self._posted_failures += self._known_failures
             self._known_failures = 0

@@ -172,14 +172,23 @@ class Producer:
         if self._server[_NEED_WAKEUP]:
             self._doorbell()
 
+    @property
+    def last(self) -> int:
+        """The number of the last access; 0 before the first. Safe to use from any thread."""
+        return self._next - 1
+
+    def is_complete(self, sequence: int) -> bool:
+        """Whether this access is completed, and with it all before it; from any thread."""
+        return bool(self._completions[sequence & self._mask] >= sequence << 1)
+
     def flush(self) -> None:
         """Wait until all posted writes are made.
 
         Raises:
             AccessOverdue: that took too long.
         """
-        if not self._is_complete(self._next - 1):
-            self._complete(self._next - 1)
+        if not self.is_complete(self.last):
+            self._complete(self.last)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -204,14 +213,10 @@ class Producer:
 
     def _make_room(self, sequence: int) -> None:
         """Find out that there is room, or wait until half of a full queue is completed."""
-        if self._is_complete(sequence - 1):
+        if self.is_complete(sequence - 1):
             self._room = sequence - 1 + self._count
         else:
             self._complete(sequence - self._count // 2 - 1)
-
-    def _is_complete(self, sequence: int) -> bool:
-        """Whether this access is completed, and with it all before it."""
-        return bool(self._completions[sequence & self._mask] >= sequence << 1)
 
     def _complete(self, sequence: int) -> int:
         """Wait until this access is completed: spin, then sleep. Return its completion."""
@@ -240,14 +245,14 @@ class Producer:
         control[WAITING] = sequence
         try:
             self._barrier()
-            while not self._is_complete(sequence):
+            while not self.is_complete(sequence):
                 remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0:
                     raise AccessOverdue(f"no completion within {self._timeout_s:g} s")
                 if self._wait(min(remaining_s, LOOK_AGAIN_S)):
                     continue
                 # The signal may have come just now.
-                if self._is_complete(sequence) and not self._wait(0):
+                if self.is_complete(sequence) and not self._wait(0):
                     self.late_wakeups += 1
         finally:
             control[WAITING] = 0

@@ -339,7 +339,7 @@ class Connection:
                 self._serve_until(call, deadline)
             else:
                 call.done.wait(DMA_TIMEOUT_S)
-            self._give_up(call, outgoing.message_id)
+            self._give_up(outgoing.message_id)
         except OurFault:
             return None  # the session is over
         except OSError:
@@ -347,11 +347,11 @@ class Connection:
             return None
         return call.event.payload if isinstance(call.event, Reply) else None
 
-    def _give_up(self, call: _Call, message_id: int) -> None:
+    def _give_up(self, message_id: int) -> None:
         """Wait no longer for an answer, if it isn't there."""
         with self._lock:
-            if not call.done.is_set():
-                del self._calls[message_id]
+            # It may be coming just now.
+            if self._calls.pop(message_id, None) is not None:
                 self._session.abandon(message_id)
 
     def _serve_until(self, call: _Call, deadline: float) -> None:

@@ -10,8 +10,9 @@ wait for that. So where there is more than one queue, a watch looks from time to
 whether entries wait that nobody takes. If so, a new poller is put on duty, with all queues
 but the one that the old one is in; when that comes back, it hands its queue over and ends.
 
-Who serves which queue is never in doubt: the old poller says which queue it turns to before
-it looks whether it is relieved, and whoever relieves it says so before looking at that.
+Who serves which queue is never in doubt: the old poller says which queue it turns to, or
+that it will sleep, before it looks whether it is relieved, and whoever relieves it says so
+before looking at that.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from devicehost.ring.spin import Spin
 TICK_S = 0.01
 """How often the watch looks while accesses are made; else every `LOOK_AGAIN_S`."""
 
-_LOOKS = 100  # at an empty queue, before others have their turn: about 3 microseconds
+_LOOKS = 300  # at an empty queue, before others have their turn: about 9 microseconds
+_LOOK_S = 30e-9
 
 
 class Served(Protocol):
@@ -52,25 +54,24 @@ class Poller(threading.Thread):
 
     Args:
         ring: whose they are.
-        consumers: the queues.
         spin_s: the longest to spin after the last access, in seconds; 0 for not at all.
 
     Attributes:
-        consumers: the queues, replaced as a whole.
+        consumers: the queues, replaced as a whole; none at first.
         serving: the queue that it may be in; None while it sleeps.
         relieved: whether another one has taken its place.
         kept: the queue that it was in then.
     """
 
-    def __init__(self, ring: Served, consumers: tuple[Consumer, ...], spin_s: float) -> None:
+    def __init__(self, ring: Served, spin_s: float) -> None:
         super().__init__(name="ring", daemon=True)
-        self.consumers = consumers
+        self.consumers: tuple[Consumer, ...] = ()
         self.serving: Consumer | None = None
         self.relieved = False
         self.kept: Consumer | None = None
         self._ring = ring
         self._spin = Spin(spin_s)
-        self._looks = _LOOKS if spin_s else 1
+        self._looks = 1
 
     def run(self) -> None:
         """Serve."""
@@ -88,11 +89,12 @@ class Poller(threading.Thread):
     def _poll(self) -> None:
         ring, spin = self._ring, self._spin
         idle_since = 0.0  # as long as accesses come
+        self._adapt()
         only: Consumer | None = None  # the only one that had accesses in the last round
         while not ring.is_closed:
             consumers = self.consumers
             # Where some are busy, the others get no more than a glance.
-            looks = 1 if only or not idle_since else self._looks // len(consumers) or 1
+            looks = 1 if only or not idle_since else self._looks // (len(consumers) or 1) or 1
             busy = 0
             for consumer in consumers:
                 self.serving = consumer
@@ -105,6 +107,7 @@ class Poller(threading.Thread):
                 only = last if busy == 1 else None
                 if idle_since:
                     spin.after(helped=True)
+                    self._adapt()
                     idle_since = 0.0
                 continue
             only = None
@@ -114,9 +117,16 @@ class Poller(threading.Thread):
                 idle_since = now
             if now - idle_since >= spin.now_s:
                 spin.after(helped=False)
+                self._adapt()
                 self.serving = None
+                if self.relieved:  # it keeps a queue, which nobody would wake it for
+                    return
                 ring.sleep()
                 idle_since = 0.0
+
+    def _adapt(self) -> None:
+        """Look no longer at a time than a spin is."""
+        self._looks = max(1, min(_LOOKS, int(self._spin.now_s / _LOOK_S)))
 
 
 class Watch:

@@ -107,13 +107,14 @@ class Ring:
         Raises:
             BadRing: there is no such queue.
             ValueError: the ring is closed.
+            RuntimeError: there can't be one more thread.
         """
         with self._lock:
             if self.is_closed:
                 raise ValueError(f"queue {queue} of a ring that is closed")
             if queue in self._consumers:
                 return
-            consumer = self._consumers[queue] = Consumer(
+            consumer = Consumer(
                 self._memory,
                 self._layout,
                 queue,
@@ -121,15 +122,13 @@ class Ring:
                 status_of=status_of,
                 wake=lambda: _signal(self.wake_ups[queue]),
             )
-            if self._poller is None:
-                self._put_on_duty((consumer,))
-            else:
-                self._poller.consumers += (consumer,)
-                _signal(self._own_bell)
-            if len(self._consumers) > 1 and self._watching is None:
-                self._watching = threading.Thread(target=self._watch, name="ring watch")
-                self._watching.daemon = True
-                self._watching.start()
+            poller = self._poller or self._put_on_duty()
+            if self._consumers and self._watching is None:
+                watching = threading.Thread(target=self._watch, name="ring watch", daemon=True)
+                watching.start()
+                self._watching = watching
+            self._consumers[queue] = consumer
+            self._give(poller, consumer)
 
     def close(self) -> None:
         """Have the poller stop; return at once. Nothing happens the second time.
@@ -157,8 +156,9 @@ class Ring:
             Whether it is. If not, a device hangs in an access.
         """
         deadline = time.monotonic() + timeout_s
-        for poller in tuple(self._pollers):
-            poller.join(max(0.0, deadline - time.monotonic()))
+        watching = () if self._watching is None else (self._watching,)
+        for thread in (*self._pollers, *watching):
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not self._pollers
 
     # For the poller.
@@ -186,16 +186,24 @@ class Ring:
             if not poller.relieved:
                 self.is_closed = True
                 self._end.set()
-            elif poller.kept is not None and self._poller is not None:
-                self._poller.consumers += (poller.kept,)
-                _signal(self._own_bell)
+            elif self._poller is not None:
+                # A bell may have woken it in place of the other one: that rings again.
+                self._give(self._poller, *([poller.kept] if poller.kept else []))
             if self.is_closed and not self._pollers:
                 self._free()
 
-    def _put_on_duty(self, consumers: tuple[Consumer, ...]) -> None:
-        self._poller = Poller(self, consumers, self._spin_s)
-        self._pollers.add(self._poller)
-        self._poller.start()
+    def _put_on_duty(self) -> Poller:
+        """Start a poller, which has no queue yet. If that raises, nothing has changed."""
+        poller = Poller(self, self._spin_s)
+        poller.start()
+        self._pollers.add(poller)
+        self._poller = poller
+        return poller
+
+    def _give(self, poller: Poller, *consumers: Consumer) -> None:
+        """Have the poller on duty serve these as well, and look at all that it has."""
+        poller.consumers += consumers
+        _signal(self._own_bell)
 
     def _watch(self) -> None:
         """Put another poller on duty whenever one hangs. On a thread of its own."""
@@ -203,9 +211,11 @@ class Ring:
         while not self._end.wait(watch.period_s):
             with self._lock:
                 poller = self._poller
-                if poller is not None and not self.is_closed and watch.hangs(poller):
+                if poller is None or self.is_closed or not watch.hangs(poller):
+                    continue
+                with suppress(RuntimeError):  # there can't be one more thread, for now
+                    self._give(self._put_on_duty(), *poller.relieve())
                     self.reliefs += 1
-                    self._put_on_duty(poller.relieve())
 
     def _is_pending(self) -> bool:
         """Whether an entry waits in a queue of the poller on duty."""

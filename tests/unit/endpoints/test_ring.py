@@ -42,7 +42,7 @@ from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, Writable
 from devicehost_server.model.errors import DeviceTimeout, Draining, NoSpace
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
 from devicehost_server.model.io_manager import IoManager
-from devicehost_server.model.resources import MmioAddressRange
+from devicehost_server.model.resources import MmioAddressRange, PioAddressRange
 from ringlab import LATE_S, WAIT_S, Client, attached, client_process
 from ringpair import BASE, PORT, SIZE, Board, WatchedRing, bus_with
 
@@ -280,6 +280,108 @@ def test_devices_may_hang_in_all_queues_but_one(ring: WatchedRing, io: IoManager
         for gate in gates:
             gate.leave.set()
         assert ring.join(WAIT_S)
+
+
+class RelievedRing(WatchedRing):
+    """A ring whose poller can be relieved between its last look and its sleep."""
+
+    relieve_now = False
+
+    def let_others(self) -> None:
+        if self.relieve_now and threading.current_thread() is self._poller:
+            self.relieve_now = False
+            relieve(self)
+        super().let_others()
+
+
+def relieve(ring: Ring) -> None:
+    """Put another poller on duty, as the watch does."""
+    with ring._lock:
+        assert ring._poller is not None
+        relieved = ring._poller
+        ring._give(ring._put_on_duty(), *relieved.relieve())
+
+
+def test_a_poller_that_is_relieved_when_it_is_about_to_sleep_takes_no_queue_along(
+    io: IoManager,
+) -> None:
+    ring = RelievedRing(io, spin_s=0)
+    for queue in (0, 1):
+        ring.open_queue(queue)
+    with attached(ring, 0) as first, attached(ring, 1) as second:
+        for number in range(20):
+            ring.relieve_now = True
+            first.mmio_write(BASE, bytes([number]))
+            wait_until(lambda: not ring.relieve_now)
+            # Nobody rings: it must not sleep with the queue that it was at.
+            wait_until(lambda: len(ring._pollers) == 1, "the poller to end")
+            assert second.mmio_read(BASE, 1) == bytes([number])
+    ring.close()
+    assert ring.join(WAIT_S)
+
+
+def test_a_poller_that_is_relieved_in_its_sleep_passes_the_doorbell_on(ring: WatchedRing) -> None:
+    for queue in (0, 1):
+        ring.open_queue(queue)
+    with attached(ring, 0) as first, attached(ring, 1) as second:
+        for client in (first, second) * 5:
+            ring.until_asleep()
+            relieve(ring)
+            client.mmio_write(BASE, b"x")
+            ring.until_asleep()
+            client.mmio_write(BASE, b"y")
+        assert ring.late_wakeups == 0
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let no thread start; return what is set when one should have."""
+    refused = threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        del thread
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return refused
+
+
+@pytest.mark.parametrize("opened", [0, 1])
+def test_a_queue_for_which_there_is_no_thread_can_be_opened_later(
+    io: IoManager, monkeypatch: pytest.MonkeyPatch, opened: int
+) -> None:
+    before = open_fds(), threading.active_count()
+    ring = Ring(io)
+    for queue in range(opened):
+        ring.open_queue(queue)
+    with monkeypatch.context() as patched:
+        refuse_threads(patched)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            ring.open_queue(opened)
+    ring.open_queue(opened)
+    with attached(ring, opened) as client:
+        client.mmio_write(BASE, b"x")
+    ring.close()
+    assert ring.join(WAIT_S)
+    assert (open_fds(), threading.active_count()) == before
+
+
+def test_a_relief_for_which_there_is_no_thread_is_tried_again(
+    ring: WatchedRing, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in (0, 1):
+        ring.open_queue(queue)
+    with attached(ring, 0) as hanging, attached(ring, 1) as other:
+        hanging.post(Operation.MMIO_READ, 0x1000, b"\0")
+        assert gate.entered.wait(WAIT_S)
+        with monkeypatch.context() as patched:
+            refused = refuse_threads(patched)
+            other.mmio_post(BASE, b"x")
+            assert refused.wait(WAIT_S)
+        assert other.mmio_read(BASE, 1) == b"x"
+        assert ring.reliefs == 1
+        gate.leave.set()
+        hanging.mmio_write(BASE, b"y")
 
 
 def test_a_queue_that_is_not_open_is_not_looked_at(ring: WatchedRing) -> None:
@@ -641,11 +743,17 @@ def test_a_doorbell_that_the_client_has_emptied_and_made_block_stops_nobody(
         os.eventfd_read(ring.doorbell)
 
 
-def test_scribbling_over_one_queue_does_not_touch_another(
-    ring: WatchedRing, io: IoManager, board: Board
-) -> None:
-    target = Board(0x1000)
-    io.register_device_io(target, [MmioAddressRange(0x1000, SIZE)])
+def bus_of_two(honest: Board, target: Board) -> IoManager:
+    """A bus with a device for each client. The ports are the target's: rubbish may hit them."""
+    io = IoManager()
+    io.register_device_io(honest, [MmioAddressRange(BASE, SIZE)])
+    io.register_device_io(target, [MmioAddressRange(0x1000, SIZE), PioAddressRange(PORT, SIZE)])
+    return io
+
+
+def test_scribbling_over_one_queue_does_not_touch_another(ring: WatchedRing, board: Board) -> None:
+    target = Board(0x1000, PORT)
+    ring._io = bus_of_two(board, target)
     for queue in (0, 1):
         ring.open_queue(queue)
     with (
@@ -670,9 +778,9 @@ def test_scribbling_over_one_queue_does_not_touch_another(
     assert ring._poller.is_alive()
 
 
-def test_scribbling_over_everything_harms_no_other_client(io: IoManager) -> None:
-    target = Board(0x1000)
-    io.register_device_io(target, [MmioAddressRange(0x1000, SIZE)])
+def test_scribbling_over_everything_harms_no_other_client(board: Board) -> None:
+    target = Board(0x1000, PORT)
+    io = bus_of_two(board, target)
     with ExitStack() as closing:
         rings = []
         for _ in range(2):

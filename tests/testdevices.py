@@ -192,7 +192,9 @@ class Copier(Device[RegisterConfig]):
         self.content = bytes(8)
 
     def get_resource_constraints(self) -> list[ResourceConstraint]:
-        return [MmioAddressConstraint.exact(self.config.base or 0, 0x1000)]
+        if self.config.base is None:
+            return [MmioAddressConstraint(size=0x1000)]
+        return [MmioAddressConstraint.exact(self.config.base, 0x1000)]
 
     def read(self, base: int, offset: int, data: WritableBuffer) -> None:
         del base, offset

@@ -51,7 +51,7 @@ def socket_floor(name: str, note: str, *, spin: bool, data_size: int = 4) -> Ite
     fd = theirs.fileno()
     with ours, theirs, child("bare_socket.py", fd, answer_size, mode, fds=(fd,)) as peer:
         theirs.close()  # so that we notice if the peer dies
-        yield Case(name, note, ping, begin=lambda: peer.tell("begin"), end=end)
+        yield Case(name, note, ping, begin=lambda: peer.tell("begin"), end=end, peer=peer.pid)
 
 
 def echo(sock: socket.socket, answer_size: int, *, spin: bool) -> None:

@@ -54,6 +54,8 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "ring.posted4": (Limit("per_second", 600_000, aim=1_000_000),),
     "kvm.share": (Limit("ratio", 0.25),),
     "socket.read4": _SOCKET,
+    "socket.read4.together": _SOCKET,
+    "socket.read4.apart": _SOCKET,
     "socket.read4.spin": _SOCKET,
     "socket.posted4": _SOCKET_POSTED,
     "socket.posted4.spin": _SOCKET_POSTED,

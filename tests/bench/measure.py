@@ -84,6 +84,7 @@ class Case:
         run: makes as many calls as it is told, in a loop of its own.
         time_each: times so many calls one by one, where `run` does too much besides.
         begin, end: called before and after each round.
+        peer: the process at the other end, if anybody wants to know.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Case:
     time_each: Callable[[int], list[float]] | None = None
     begin: Callable[[], object] = _nothing
     end: Callable[[], object] = _nothing
+    peer: int = 0
 
 
 @dataclass(frozen=True, slots=True)

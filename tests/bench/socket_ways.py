@@ -1,4 +1,8 @@
-"""The local socket without the ring: both ends block, or both spin, beside bare ping-pongs."""
+"""The local socket without the ring: both ends block, or both spin, beside bare ping-pongs.
+
+Where both block, a 4-byte read is also measured with the two processes in a place of our
+choice: see `placement`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 import lab
 from bare_socket import socket_floor
 from measure import Effort, Result, measure
+from placement import placed, placements
 from posted import posted
 
 _SPIN_S = 0.002  # longer than any answer takes
@@ -34,4 +39,10 @@ def results(effort: Effort) -> Iterator[Result]:
                 "socket", host.vcpu(0), note, beside=floor, suffix=suffix, beside_long=long_floor
             )
             yield from measure([short, *cases, long], effort).results()
+            if not spin:
+                server = host.server().pid
+                read = next(case for case in cases if case.name == "socket.read4")
+                for place in placements():
+                    pair = [placed(short, place, short.peer), placed(read, place, server)]
+                    yield from measure(pair, effort).results()
             yield from posted("socket", host.vcpu(0), note, effort, suffix=suffix)

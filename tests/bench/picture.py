@@ -32,7 +32,7 @@ _WAYS = (
     _Way("In process", "dispatch and device only", "inprocess.read4"),
     _Way("Ring", "shared memory", "ring.read4"),
     _Way("Socket, spinning", "vfio-user", "socket.read4.spin"),
-    _Way("Socket, blocking", "vfio-user", "socket.read4"),
+    _Way("Socket, blocking", "vfio-user, on one core", "socket.read4.together"),
     _Way("gRPC stream", "any host", "grpc.stream.read4"),
     _Way("gRPC unary", "any host, a call each", "grpc.unary.read4"),
 )

@@ -100,6 +100,9 @@ class SocketPath:
                 raise ListenError(
                     f"socket {self.path} is in use by another devicehostd (pid {holder})"
                 ) from None
+            except OSError as error:  # a file system without locks
+                os.close(fd)
+                raise ListenError(f"can't lock {self._lock_path}: {error.strerror}") from error
             # The holder before may have removed the file between our open and our lock.
             with suppress(FileNotFoundError):
                 if os.fstat(fd).st_ino == self._lock_path.stat().st_ino:

@@ -159,7 +159,10 @@ class Memory:
             offset = request.address - block.base
             if block.buffer is None or not 0 <= offset <= block.size - size:
                 continue
-            window = block.buffer[offset : offset + size]
+            try:
+                window = block.buffer[offset : offset + size]
+            except ValueError:  # somebody released it without taking it back
+                return None
             if isinstance(request, DmaRead):
                 return DmaData(bytes(window))
             if block.writable:

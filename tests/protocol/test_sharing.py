@@ -129,6 +129,20 @@ def test_memory_of_this_process_goes_there_and_back_in_messages(
         buffer.release()
 
 
+def test_memory_that_was_released_without_being_taken_back_is_refused_to_devices(
+    lab: Lab, local: DeviceHost
+) -> None:
+    lab.server.devices.plug("register", {"base": str(BASE)})
+    local.memory.add_buffer(0, memoryview(bytearray(PAGE)))
+    [block] = local.memory.blocks()
+    assert block.buffer is not None
+    block.buffer.release()
+    with pytest.raises(MemoryNotMapped):
+        lab.server.memory.read(0, 4)
+    local.vcpu(0).mmio_write(BASE, 4, 7)
+    assert local.mmio_read(BASE, 4) == 7, "the connection goes on"
+
+
 @pytest.mark.parametrize("in_file", [True, False], ids=["file", "messages"])
 def test_a_device_reaches_memory_in_the_middle_of_an_access(
     lab: Lab, local: DeviceHost, *, in_file: bool

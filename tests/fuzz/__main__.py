@@ -43,7 +43,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.replay:
         for file in options.files:
-            load(options.target)(file.read_bytes())
+            data = file.read_bytes()
+            try:
+                load(options.target)(data)
+            except Exception as error:
+                error.add_note(f"input: {data.hex()}, {file}")
+                raise
         return 0
     targets = [options.target] if options.target else TARGETS
     return max(fuzz(target, options.build, options.seconds) for target in targets)

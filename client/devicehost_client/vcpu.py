@@ -22,7 +22,7 @@ class Vcpu:
         index: the vCPU's number.
         failures: how many accesses failed so far, answered by the policy or not. Posted
             writes aren't among them, see `posted_failures`.
-        last_failure: the last such error, or None.
+        last_failure: the last such error, or None; without a traceback if the policy answered.
     """
 
     def __init__(self, index: int, queue: Queue, policy: Policy) -> None:
@@ -106,4 +106,13 @@ class Vcpu:
         answer = self._policy.answer(error)
         if answer is Answer.RAISE:
             raise error
+        _forget_frames(error)
         return b"\xff" if answer is Answer.ONES else b"\0"
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error that is kept: their frames hold a ring that is lost."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__

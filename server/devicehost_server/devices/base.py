@@ -35,8 +35,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from devicehost.registers.declare import RegisterMap
+from devicehost_server.devices.chardev import DEFAULT_CAPACITY, Stream, open_stream
 from devicehost_server.model.clock import Clock
 from devicehost_server.model.device_io import DeviceIo, DeviceIoMut
+from devicehost_server.model.errors import NotPeekable
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
 from devicehost_server.model.resources import DeviceResources, ResourceConstraint
@@ -74,6 +77,14 @@ class DeviceContext:
         """Return a line to `gsi`, a number from the device's resources."""
         return self.interrupts.line(gsi, self.device_id)
 
+    def open_stream(self, spec: str, *, capacity: int = DEFAULT_CAPACITY) -> Stream:
+        """Open the stream that a configuration describes.
+
+        Raises:
+            BadConfig: it can't be opened.
+        """
+        return open_stream(spec, owner=self.device_id, capacity=capacity)
+
 
 class Hosted(ABC, Generic[ConfigT]):
     """The steps of a device's life.
@@ -81,10 +92,12 @@ class Hosted(ABC, Generic[ConfigT]):
     Attributes:
         type_name: what a configuration calls the type: lower-case letters, digits, dashes.
         config_type: the dataclass of its configuration (see `devices.config`).
+        register_map: its registers, as they are without any configuration, if it says.
     """
 
     type_name: ClassVar[str]
     config_type: ClassVar[type[Any]] = NoConfig
+    register_map: ClassVar[RegisterMap | None] = None
 
     _context: DeviceContext | None = None
 
@@ -135,6 +148,29 @@ class Hosted(ABC, Generic[ConfigT]):
         Raises:
             BadState: it doesn't fit; the device is as it was.
         """
+
+    def get_register_map(self) -> RegisterMap | None:
+        """Its registers, as they are with its configuration; None if it doesn't say."""
+        return self.register_map
+
+    def peek(self, register: str) -> int:
+        """Return the value of a register, by its name, without the effects of a read.
+
+        Raises:
+            NoSuchRegister: it has none of this name.
+            NotPeekable: it can't tell.
+        """
+        raise NotPeekable(self.name, register)
+
+    def poke(self, register: str, value: int) -> None:
+        """Set a register, by its name, without the effects of a write.
+
+        Raises:
+            NoSuchRegister: it has none of this name.
+            NotPeekable: it can't do that.
+        """
+        del value
+        raise NotPeekable(self.name, register)
 
     def close(self) -> None:
         """Stop and free everything."""

@@ -58,9 +58,7 @@ class DebugConsole(Device[Config]):
             BadConfig: it can't be opened.
         """
         super().assign(context)
-        self._stream = open_stream(
-            self.config.chardev, owner=context.device_id, capacity=self.config.buffer
-        )
+        self._stream = context.open_stream(self.config.chardev, capacity=self.config.buffer)
 
     def start(self) -> None:
         """Let bytes go. What comes back is left where it is."""

@@ -136,7 +136,7 @@ class Uart16550(Device[Config]):
         if (gsi := context.resources.get_legacy_irq()) is not None:
             self._line = context.interrupt_line(gsi)
         config = self.config
-        self._stream = open_stream(config.chardev, owner=context.device_id, capacity=config.buffer)
+        self._stream = context.open_stream(config.chardev, capacity=config.buffer)
         self.reset()  # whoever is attached already was so at power-on
 
     def start(self) -> None:

@@ -31,6 +31,16 @@
     │   ├── BadState                BAD_STATE
     │   ├── DeviceExists            DEVICE_EXISTS
     │   └── NoSuchDevice            NO_SUCH_DEVICE
+    ├── DebugError                  seeing, and stepping in
+    │   ├── NoRegisterMap           NO_REGISTER_MAP
+    │   ├── NoSuchRegister          NO_SUCH_REGISTER
+    │   ├── NotPeekable             NOT_PEEKABLE
+    │   ├── NoSuchBreakpoint        NO_SUCH_BREAKPOINT
+    │   ├── NoSuchHit               NO_SUCH_HIT
+    │   ├── NoSuchFault             NO_SUCH_FAULT
+    │   ├── NoSuchPath              NO_SUCH_PATH
+    │   ├── NotArmed                NOT_ARMED
+    │   └── RecordingTooSlow        RECORDING_TOO_SLOW
     └── RequestError                the request itself, whatever it asks for
         ├── BadRequest              BAD_REQUEST
         ├── RequestIdReused         REQUEST_ID_REUSED
@@ -265,6 +275,71 @@ class NoSuchDevice(LifecycleError):
     """No device has this id."""
 
     reason = "NO_SUCH_DEVICE"
+
+
+class DebugError(DeviceHostError):
+    """Something can't be seen, or be done, for somebody who debugs."""
+
+
+class NoRegisterMap(DebugError):
+    """Nobody has said which registers the device has."""
+
+    reason = "NO_REGISTER_MAP"
+
+
+class NoSuchRegister(DebugError):
+    """The device has no register of this name. Metadata: `device`, `register`, `known`."""
+
+    reason = "NO_SUCH_REGISTER"
+
+
+class NotPeekable(DebugError):
+    """The device can't tell, or set, a register without an access."""
+
+    reason = "NOT_PEEKABLE"
+
+    def __init__(self, device: str, register: str) -> None:
+        super().__init__(
+            f"device {device!r} can't look at register {register!r} without an access",
+            device=device,
+            register=register,
+        )
+
+
+class NoSuchBreakpoint(DebugError):
+    """No breakpoint has this number."""
+
+    reason = "NO_SUCH_BREAKPOINT"
+
+
+class NoSuchHit(DebugError):
+    """No access is held by this number, or no longer."""
+
+    reason = "NO_SUCH_HIT"
+
+
+class NoSuchFault(DebugError):
+    """No fault has this number."""
+
+    reason = "NO_SUCH_FAULT"
+
+
+class NoSuchPath(DebugError):
+    """Nothing is at this place in the tree."""
+
+    reason = "NO_SUCH_PATH"
+
+
+class NotArmed(DebugError):
+    """The flight recorder holds nothing, since it wasn't armed."""
+
+    reason = "NOT_ARMED"
+
+
+class RecordingTooSlow(DebugError):
+    """The reader of a recording fell so far behind that events would be missing."""
+
+    reason = "RECORDING_TOO_SLOW"
 
 
 class RequestError(DeviceHostError):

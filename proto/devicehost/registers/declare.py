@@ -79,7 +79,7 @@ class Field:
     name: str
     mask: int
     help: str = ""
-    values: Mapping[int, str] = field(default=_NO_VALUES)
+    values: Mapping[int, str] = field(default_factory=lambda: _NO_VALUES)
     access: Access | None = None
     on_read: OnRead | None = None
     on_write: OnWrite | None = None
@@ -146,12 +146,16 @@ class Register:
         help: what it is, in a few words.
         range: which of the device's trapped ranges it is in, by their order.
         count: how many there are of it.
-        stride: from one of a row to the next, in bytes; 0 stands for `size`.
+        stride: from one of a row to the next, in bytes; 0 stands for `size`. With `via`, in
+            numbers; 0 stands for as many as one takes: a register of 8 bytes behind a data
+            register of 4 takes two, its low half first.
         sizes: the sizes of an access that a driver may use, in bytes; empty for `size` only.
         when: a condition, if it shares its place with others.
         via: how it is reached, if not by its own address.
         on_read: what a read does besides.
         on_write: what a write does, if it doesn't just store.
+        alternate: another register that has the same place, with nothing that tells which
+            of them it is (SVD: alternateRegister). An access is taken to be one to the other.
     """
 
     name: str
@@ -169,6 +173,7 @@ class Register:
     via: Via | None = None
     on_read: OnRead | None = None
     on_write: OnWrite | None = None
+    alternate: str = ""
 
     @property
     def readable(self) -> bool:
@@ -209,7 +214,8 @@ class RegisterMap:
     Attributes:
         name: of the chip, in lower case.
         registers: all of them; those that share a place are told apart by `when`, or by
-            one being read-only and the other write-only.
+            one being read-only and the other write-only. One without a `when` is there while
+            no other's holds.
         help: what the device is, in a few words.
     """
 

@@ -8,6 +8,7 @@ Fuzzing goes on from them. What came of it, with these, is the corpus in the tre
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import sys
 from collections.abc import Iterable
@@ -33,8 +34,12 @@ from devicehost.vfio_user.messages import EXCHANGES
 from devicehost.vfio_user.negotiation import proposal
 from fuzz.codec import KINDS
 from fuzz.messages import COMMANDS
+from unit.recording import test_format as formats
+from unit.recording.samples import EVENTS, HEADER, recorded
 from unit.vfio_user import test_golden_bytes as golden
 from unit.vfio_user import test_malformed as malformed
+
+HEADER_JSON: Final = json.dumps(HEADER.to_json()).encode()
 
 POSTED: Final = 2
 """Index of the flag in `twins.FLAGS` and `bus_script.FLAGS`."""
@@ -167,9 +172,48 @@ def ring_producer() -> Iterable[bytes]:
             yield bytes([1]) + (access + bytes([1, 0])) * 6 + bytes([2])
 
 
+def recording() -> Iterable[bytes]:
+    """Files and blocks with each event, right and wrong, whole and cut."""
+    records = [bytes.fromhex(record) for _, record in formats.RECORDS.values()]
+    records += [bytes.fromhex(record) for record, _ in formats.BAD_BLOCKS.values()]
+    events, end = bytes([0]), bytes([3])  # places in `KINDS` of the target
+    for record in records:
+        block = formats.block(record.hex())
+        for head in (bytes([1, 0]), bytes([3, 0]), bytes([1, 1])):  # right, too few, spoilt
+            yield bytes([0, 1]) + events + head + blob(block) + bytes([1, 0])
+        yield bytes([0, 1]) + events + bytes([1, 0]) + blob(block) + bytes([0, 3])
+    every = formats.block(*(record.hex() for record in records[:15]), count=15)
+    yield bytes([0, 1]) + events + bytes([15, 0]) + blob(every) + bytes([1, 0])
+    for total in (b'{"events":1}', b'{"events":2}', b"", b"[]"):
+        block = formats.block("58 01")
+        chunks = events + bytes([1, 0]) + blob(block) + end + bytes([0, 0]) + blob(total)
+        yield bytes([0, 2]) + chunks + bytes([0, 0])
+        yield bytes([0, 3]) + chunks + bytes([5, 0, 0]) + blob(b"new") + bytes([1, 0])
+    file = recorded(EVENTS[:4])
+    for cut in (0, 1, 9, 14, 40, 2000, len(file) - 60, len(file) - 10, len(file)):
+        yield bytes([1]) + file[:cut]
+    first = file.index(b"EVTS")
+    for at in range(0, 24, 4):  # each number of a chunk's header, and then the block
+        yield (
+            bytes([1]) + file[: first + at] + bytes([file[first + at] ^ 1]) + file[first + at + 1 :]
+        )
+        yield bytes([2]) + file[first:][:at] + b"?" + file[first:][at + 1 :]
+    yield bytes([2]) + file[first:]
+    for text in (b"{}", HEADER_JSON, HEADER_JSON.replace(b"pio", b"rom"), b"[1]"):
+        yield bytes([3]) + blob(text)
+
+
 SEEDS: Final = {
     make.__name__: make
-    for make in (codec, server_session, client_session, bus_endpoint, ring_consumer, ring_producer)
+    for make in (
+        codec,
+        server_session,
+        client_session,
+        bus_endpoint,
+        ring_consumer,
+        ring_producer,
+        recording,
+    )
 }
 
 

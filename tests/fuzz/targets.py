@@ -20,6 +20,7 @@ TARGETS: Final = (
     "bus_endpoint",
     "ring_consumer",
     "ring_producer",
+    "recording",
 )
 PLANTED: Final = "planted"
 """A target with a fault, to see that it is found."""

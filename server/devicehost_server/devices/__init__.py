@@ -2,5 +2,6 @@
 
 from devicehost_server.devices.base import ConcurrentDevice, Device, DeviceContext, State
 from devicehost_server.devices.config import option
+from devicehost_server.devices.register_device import RegisterDevice
 
-__all__ = ["ConcurrentDevice", "Device", "DeviceContext", "State", "option"]
+__all__ = ["ConcurrentDevice", "Device", "DeviceContext", "RegisterDevice", "State", "option"]

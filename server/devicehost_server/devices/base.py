@@ -33,14 +33,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from devicehost.registers.declare import RegisterMap
 from devicehost_server.devices.chardev import DEFAULT_CAPACITY, Stream, open_stream
 from devicehost_server.model.clock import Clock
-from devicehost_server.model.device_io import DeviceIo, DeviceIoMut
+from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, ReadableBuffer
 from devicehost_server.model.errors import NotPeekable
-from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
 from devicehost_server.model.resources import DeviceResources, ResourceConstraint
 
@@ -55,9 +54,29 @@ class NoConfig:
     """The configuration of a type that has nothing to configure."""
 
 
+class Memory(Protocol):
+    """The guest's memory, as far as a device sees it; see `GuestMemory`."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return a copy of `size` bytes at guest-physical `address`."""
+
+    def write(self, address: int, data: ReadableBuffer) -> None:
+        """Write `data` to guest-physical `address`."""
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Return a window on `size` bytes at guest-physical `address`."""
+
+
+class StreamOpener(Protocol):
+    """Opens streams; see `chardev.open_stream`."""
+
+    def __call__(self, text: str, *, owner: str = "", capacity: int = DEFAULT_CAPACITY) -> Stream:
+        """Open what `text` says."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceContext:
-    """What a device gets when its resources are assigned.
+    """What a device gets when its resources are assigned, and all that it sees of the world.
 
     Attributes:
         device_id: what the device is called on this server.
@@ -65,13 +84,15 @@ class DeviceContext:
         clock: the time it lives by, and its timers.
         interrupts: where its lines end; `interrupt_line` makes one.
         memory: the guest's memory, as far as the VMM has shared it.
+        opener: opens its streams, for `open_stream`.
     """
 
     device_id: str
     resources: DeviceResources
     clock: Clock
     interrupts: InterruptController
-    memory: GuestMemory
+    memory: Memory
+    opener: StreamOpener = open_stream
 
     def interrupt_line(self, gsi: int) -> InterruptLine:
         """Return a line to `gsi`, a number from the device's resources."""
@@ -83,7 +104,7 @@ class DeviceContext:
         Raises:
             BadConfig: it can't be opened.
         """
-        return open_stream(spec, owner=self.device_id, capacity=capacity)
+        return self.opener(spec, owner=self.device_id, capacity=capacity)
 
 
 class Hosted(ABC, Generic[ConfigT]):
@@ -139,7 +160,11 @@ class Hosted(ABC, Generic[ConfigT]):
         """Return to the state after power-on."""
 
     def save(self) -> State:
-        """Return all state that the guest could notice the loss of."""
+        """Return all state that the guest could notice the loss of.
+
+        The device goes on as one would that was restored from it. So one that catches up
+        with the time to be saved drives its lines as well, and sets its timers.
+        """
         return {}
 
     def restore(self, state: State) -> None:

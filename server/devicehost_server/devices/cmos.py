@@ -7,23 +7,100 @@ little-endian but the checksum.
 
 from __future__ import annotations
 
+from devicehost.registers import Access, Field, OnRead, Register, Via
 from devicehost_server.model.errors import BadConfig
 
 CMOS_SIZE = 128
 
 EQUIPMENT = 0x14
-BASE_MEMORY = 0x15  # 2 bytes, in KiB, at most 640
-EXTENDED_MEMORY = 0x17  # 2 bytes, above 1 MiB, in KiB
-CHECKSUM = 0x2E  # 2 bytes, big-endian: the sum of bytes 0x10 to 0x2D
-EXTENDED_MEMORY_2 = 0x30  # the same as at 0x17
-MEMORY_ABOVE_16M = 0x34  # 2 bytes, up to 4 GiB, in 64 KiB
-BOOT_THIRD = 0x38  # third boot device in bits 4 to 7; bit 0: boot any floppy
-BOOT_FIRST = 0x3D  # first boot device in bits 0 to 3, second in bits 4 to 7
-MEMORY_ABOVE_4G = 0x5B  # 3 bytes, in 64 KiB
-CPUS = 0x5F  # processors, less one
+BASE_MEMORY = 0x15
+EXTENDED_MEMORY = 0x17
+CHECKSUM = 0x2E
+CHECKED = range(0x10, CHECKSUM)
+EXTENDED_MEMORY_2 = 0x30
+MEMORY_ABOVE_16M = 0x34
+BOOT_THIRD = 0x38
+BOOT_FIRST = 0x3D
+MEMORY_ABOVE_4G = 0x5B
+CPUS = 0x5F
 
-_BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
+VIA = Via("INDEX", "DATA", mask=CMOS_SIZE - 1)
+"""How a byte is reached."""
+
+
+def cmos_byte(
+    name: str,
+    number: int,
+    help: str,  # noqa: A002 # as registers have it
+    *fields: Field,
+    count: int = 1,
+    access: Access = Access.READ_WRITE,
+    reset: int | None = None,
+    on_read: OnRead | None = None,
+) -> Register:
+    """Declare a byte, or `count` of them in a row."""
+    return Register(
+        name,
+        number,
+        access=access,
+        reset=reset,
+        fields=fields,
+        help=help,
+        count=count,
+        via=VIA,
+        on_read=on_read,
+    )
+
+
+# What a PC boots from, by the letter of a configuration. The codes count from 1.
+_BOOT_DEVICES = {"a": "floppy", "c": "disk", "d": "CD", "n": "network"}
+_BOOT_CODES = {letter: code for code, letter in enumerate(_BOOT_DEVICES, 1)}
+_BOOT_FROM = dict(enumerate(("nothing", *_BOOT_DEVICES.values())))
 _BOOT_MAX = 3
+
+CMOS_REGISTERS = (
+    cmos_byte(
+        "EQUIPMENT",
+        EQUIPMENT,
+        "what the PC has",
+        Field("FLOPPIES", 0xC0, "so many more than one"),
+        Field("DISPLAY", 0x30, "the primary display"),
+        Field("DISPLAY_ON", 0x08, "a display is there"),
+        Field("MOUSE", 0x04, "a PS/2 mouse"),
+        Field("FPU", 0x02, "a floating-point unit"),
+        Field("FLOPPY", 0x01, "a floppy drive"),
+    ),
+    cmos_byte("BASE_MEMORY", BASE_MEMORY, "in KiB, at most 640", count=2),
+    cmos_byte("EXTENDED_MEMORY", EXTENDED_MEMORY, "above 1 MiB, in KiB", count=2),
+    cmos_byte(
+        "CHECKSUM",
+        CHECKSUM,
+        f"big-endian: the sum of bytes {CHECKED.start:#x} to {CHECKED.stop - 1:#x}",
+        count=2,
+    ),
+    cmos_byte("EXTENDED_MEMORY_2", EXTENDED_MEMORY_2, "as EXTENDED_MEMORY", count=2),
+    cmos_byte(
+        "MEMORY_ABOVE_16M", MEMORY_ABOVE_16M, "above 16 MiB, up to 4 GiB, in 64 KiB", count=2
+    ),
+    cmos_byte(
+        "BOOT_THIRD",
+        BOOT_THIRD,
+        "the end of the boot order",
+        Field("THIRD", 0xF0, "third boot device", _BOOT_FROM),
+        Field("UNUSED", 0x0E, "no meaning"),
+        Field("ANY_FLOPPY", 0x01, "boot a floppy without a signature, too"),
+    ),
+    cmos_byte(
+        "BOOT_FIRST",
+        BOOT_FIRST,
+        "the start of the boot order",
+        Field("SECOND", 0xF0, "second boot device", _BOOT_FROM),
+        Field("FIRST", 0x0F, "first boot device", _BOOT_FROM),
+    ),
+    cmos_byte("MEMORY_ABOVE_4G", MEMORY_ABOVE_4G, "above 4 GiB, in 64 KiB", count=3),
+    cmos_byte("CPUS", CPUS, "processors, less one"),
+)
+"""The bytes that have a meaning. Numbers of several bytes are rows, lowest byte first."""
 
 
 def firmware_bytes(
@@ -66,7 +143,7 @@ def firmware_bytes(
     order = _boot_order(boot)
     put(BOOT_FIRST, 1, order & 0xFF)
     put(BOOT_THIRD, 1, order >> 8 << 4 | (not floppy_check))
-    cells[CHECKSUM : CHECKSUM + 2] = sum(cells[0x10:CHECKSUM]).to_bytes(2, "big")
+    cells[CHECKSUM : CHECKSUM + 2] = sum(cells[CHECKED.start : CHECKED.stop]).to_bytes(2, "big")
     return cells
 
 

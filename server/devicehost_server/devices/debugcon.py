@@ -14,14 +14,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devicehost_server.devices.base import Device, DeviceContext
+from devicehost.registers import Access, Field, Register, RegisterMap
+from devicehost_server.devices.base import DeviceContext
 from devicehost_server.devices.chardev import DEFAULT_CAPACITY, open_stream, parse_spec
 from devicehost_server.devices.config import option
+from devicehost_server.devices.peeking import Peekable, View, Views
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.resources import PioAddressConstraint, ResourceConstraint
 
 PRESENT = 0xE9
-"""What the port reads as."""
+
+MAP = RegisterMap(
+    "debugcon",
+    help="the port that firmware writes its log to",
+    registers=(
+        Register(
+            "ID",
+            0,
+            access=Access.READ_ONLY,
+            reset=PRESENT,
+            fields=(Field("ID", 0xFF, "always the same", {PRESENT: "the port is there"}),),
+            help="tells that the port is there",
+        ),
+        Register("OUT", 0, access=Access.WRITE_ONLY, reset=None, help="a byte of the log"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +52,12 @@ class Config:
     )
 
 
-class DebugConsole(Device[Config]):
+class DebugConsole(Peekable[Config]):
     """The port that firmware writes its log to (Bochs, QEMU)."""
 
     type_name = "debugcon"
     config_type = Config
+    register_map = MAP
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -76,6 +94,10 @@ class DebugConsole(Device[Config]):
     def pio_write(self, base: int, offset: int, data: ReadableBuffer) -> None:  # noqa: ARG002 # one port
         """Write a byte of the log."""
         self._dropped += len(data) - self._stream.write(data)
+
+    def views(self) -> Views:
+        """How to tell the registers. What was written is gone."""
+        return {"ID": View(lambda: PRESENT)}
 
     def close(self) -> None:
         """Send what the sink takes within a second."""

@@ -18,7 +18,7 @@ is more than that from 4 GiB on.
 
 Invariants:
     Nothing changes what an item holds while the device exists; writes of data are ignored.
-    Files are numbered from 0x20 on, in the order of their names, as the directory is.
+    Files are numbered from `FIRST_FILE` on, in the order of their names, as the directory is.
 
 After QEMU's docs/specs/fw_cfg.rst: the traditional interface, without DMA.
 """
@@ -28,11 +28,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost.registers import Access, Field, OnRead, OnWrite, Register, RegisterMap
+from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.config import option, parse_int
+from devicehost_server.devices.peeking import Peekable, View, Views
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.errors import BadConfig
@@ -47,7 +49,45 @@ CPU_COUNT_MAX = 0x0F  # u16
 DIRECTORY = 0x19  # u32 big-endian, the number of files, and an entry for each
 FIRST_FILE = 0x20
 
-WRITE_CHANNEL = 0x4000  # a bit of the selector that asks for writing; writing is no more
+# Bits of the selector.
+WRITE_CHANNEL = 0x4000
+ARCHITECTURE = 0x8000
+_KEY = WRITE_CHANNEL - 1
+
+_SELECTOR = Register(
+    "SELECTOR",
+    0,
+    2,
+    Access.WRITE_ONLY,
+    fields=(
+        Field(
+            "KEY",
+            _KEY,
+            "the number of an item",
+            {
+                SIGNATURE: "signature",
+                FEATURES: "features",
+                MEMORY_SIZE: "memory size",
+                CPU_COUNT: "number of processors",
+                CPU_COUNT_MAX: "most processors there can be",
+                DIRECTORY: "directory of files",
+            },
+        ),
+        Field("WRITE", WRITE_CHANNEL, "to write the item; no effect any more"),
+        Field("ARCH", ARCHITECTURE, "items of one architecture only; there are none"),
+    ),
+    help="selects an item, and begins at its first byte",
+    on_write=OnWrite.CHANGES,
+)
+_DATA = Register(
+    "DATA",
+    1,
+    access=Access.READ_ONLY,
+    reset=None,
+    help="the next byte of the item; zero after the last",
+    on_read=OnRead.CHANGES,
+)
+MAP = RegisterMap("fw-cfg", (_SELECTOR, _DATA), "numbered items and files for firmware to read")
 
 _TRADITIONAL = 0x01
 _FILES_MAX = WRITE_CHANNEL - FIRST_FILE
@@ -81,7 +121,7 @@ class Config:
     files: str = option("", "NAME=NUMBER:SIZE, NAME='TEXT' or NAME=@PATH; more after a ;")
 
 
-class FwCfg(Device[Config]):
+class FwCfg(Peekable[Config]):
     """QEMU's fw_cfg: numbered items and named files for the firmware to read.
 
     Raises:
@@ -90,6 +130,7 @@ class FwCfg(Device[Config]):
 
     type_name = "fw-cfg"
     config_type = Config
+    register_map = MAP
 
     _items: Mapping[int, bytes]
     _item: bytes
@@ -133,14 +174,25 @@ class FwCfg(Device[Config]):
 
     def pio_read(self, base: int, offset: int, data: WritableBuffer) -> None:  # noqa: ARG002 # one range
         """Read the next byte of the selected item. The selector can't be read."""
-        if offset == 1 and self._offset < len(self._item):
+        if offset == _DATA.offset and self._offset < len(self._item):
             data[0] = self._item[self._offset]
             self._offset += 1
 
     def pio_write(self, base: int, offset: int, data: ReadableBuffer) -> None:  # noqa: ARG002 # one range
         """Select an item, and begin at its first byte. Only 16 bits at once select."""
-        if offset == 0 and len(data) == 2:  # noqa: PLR2004 # the selector's width
+        if offset == _SELECTOR.offset and len(data) == _SELECTOR.size:
             self._select(int.from_bytes(data, "little"))
+
+    def get_register_map(self) -> RegisterMap:
+        """Its registers, with the names of the files that it holds."""
+        key, *bits = _SELECTOR.fields
+        files = dict(enumerate(sorted(self._files), FIRST_FILE))
+        key = replace(key, values={**key.values, **files})
+        return replace(MAP, registers=(replace(_SELECTOR, fields=(key, *bits)), _DATA))
+
+    def views(self) -> Views:
+        """How to tell the registers, and set the selector: that begins at the first byte."""
+        return {"SELECTOR": View(lambda: self._selector, self._select), "DATA": View(self._next)}
 
     def reset(self) -> None:
         """Select the signature."""
@@ -165,6 +217,10 @@ class FwCfg(Device[Config]):
         with self.lock:
             self._select(selector)
             self._offset = offset
+
+    def _next(self) -> int:
+        """Return the next byte without going on."""
+        return self._item[self._offset] if self._offset < len(self._item) else 0
 
     def _select(self, selector: int) -> None:
         self._selector = selector

@@ -28,17 +28,49 @@ Invariants:
     Commands are done at once: the input buffer is never seen full. There are no cables, so
     parity and time-out errors don't happen.
 
-After IBM's Personal System/2 Hardware Interface Technical Reference, "Keyboard and
-Auxiliary Device Controller (Type 1)". Commands 0xDD and 0xDF are not IBM's; QEMU has them.
+Sources are named where the registers and commands are: in `i8042_registers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.config import option
+from devicehost_server.devices.i8042_registers import (
+    A20,
+    A20_OFF,
+    A20_ON,
+    ANSWERS,
+    AUX_DISABLED,
+    AUX_INTERRUPT,
+    AUX_IRQ_PIN,
+    COMMAND_PORT,
+    DATA_FOLLOWS,
+    DATA_PORT,
+    INTERFACES,
+    KEYBOARD_DISABLED,
+    KEYBOARD_INTERRUPT,
+    KEYBOARD_IRQ_PIN,
+    LAST_WRITE_COMMAND,
+    MAP,
+    NOT_INHIBITED,
+    NOT_RESET,
+    OUTPUT_AUX,
+    OUTPUT_FULL,
+    PULSE_OUTPUT_PORT,
+    READ_MEMORY,
+    READ_OUTPUT_PORT,
+    SELF_TEST,
+    SYSTEM,
+    TRANSLATE,
+    WRITE_AUX,
+    WRITE_AUX_BUFFER,
+    WRITE_KEYBOARD_BUFFER,
+    WRITE_MEMORY,
+    WRITE_OUTPUT_PORT,
+)
+from devicehost_server.devices.peeking import Peekable, View, Views, attribute
 from devicehost_server.devices.ps2 import NOTHING, one_of
 from devicehost_server.devices.ps2_keyboard import Keyboard, Translator
 from devicehost_server.devices.ps2_mouse import Mouse, MouseButton
@@ -52,66 +84,8 @@ from devicehost_server.model.resources import (
     ResourceConstraint,
 )
 
-DATA_PORT = 0x60
-COMMAND_PORT = 0x64
-"""Where commands are written, and the status is read."""
-
-# Status ("Controller Status Register").
-OUTPUT_FULL = 0x01
-SYSTEM = 0x04  # bit 2 of the command byte
-LAST_WRITE_COMMAND = 0x08  # the last write was to 0x64, not to 0x60
-NOT_INHIBITED = 0x10  # there is no lock, so this is always set
-OUTPUT_AUX = 0x20  # the byte in the buffer is the mouse's
-# 0x02 input buffer full, 0x40 time-out, 0x80 parity error: always clear
-
-# The command byte, which is byte 0 of the controller's memory ("Controller Command Byte").
-KEYBOARD_INTERRUPT = 0x01
-AUX_INTERRUPT = 0x02
-# 0x04 is SYSTEM
-KEYBOARD_DISABLED = 0x10
-AUX_DISABLED = 0x20
-TRANSLATE = 0x40  # the keyboard's set 2 becomes set 1
-
-# The output port ("Output Port Definitions").
-NOT_RESET = 0x01
-A20 = 0x02
-KEYBOARD_IRQ_PIN = 0x10
-AUX_IRQ_PIN = 0x20
 _PINS = KEYBOARD_IRQ_PIN | AUX_IRQ_PIN
 _OUTPUT_PORT_AT_RESET = 0xCF  # all high but the two pins, as after power-on
-
-# Commands ("Controller Commands").
-READ_MEMORY = range(0x20, 0x40)
-WRITE_MEMORY = range(0x60, 0x80)
-SELF_TEST = 0xAA
-READ_OUTPUT_PORT = 0xD0
-WRITE_OUTPUT_PORT = 0xD1
-WRITE_KEYBOARD_BUFFER = 0xD2
-WRITE_AUX_BUFFER = 0xD3
-WRITE_AUX = 0xD4
-A20_OFF = 0xDD
-A20_ON = 0xDF
-PULSE_OUTPUT_PORT = range(0xF0, 0x100)  # of bits 3-0, those that are 0 go low for 6 us
-
-_DATA_FOLLOWS = frozenset(
-    (*WRITE_MEMORY, WRITE_OUTPUT_PORT, WRITE_KEYBOARD_BUFFER, WRITE_AUX_BUFFER, WRITE_AUX)
-)
-
-# Commands that only answer, and what.
-_ANSWERS: Mapping[int, int] = {
-    0xA4: 0xF1,  # is a password installed? No
-    0xA9: 0x00,  # test the mouse's interface: no error
-    0xAB: 0x00,  # test the keyboard's interface: no error
-    0xC0: 0x80,  # read the input port: not locked
-}
-
-# Commands that only change the command byte: the bits that they clear, and those they set.
-_INTERFACES: Mapping[int, tuple[int, int]] = {
-    0xA7: (0, AUX_DISABLED),
-    0xA8: (AUX_DISABLED, 0),
-    0xAD: (0, KEYBOARD_DISABLED),
-    0xAE: (KEYBOARD_DISABLED, 0),
-}
 
 _SELF_TEST_PASSED = 0x55
 _MEMORY_SIZE = 32
@@ -128,11 +102,12 @@ class Config:
     a20_irq: int | None = option(None, "GSI asserted while A20 is on", minimum=0)
 
 
-class I8042(Device[Config]):
+class I8042(Peekable[Config]):
     """A keyboard controller with a keyboard and a mouse."""
 
     type_name = "i8042"
     config_type = Config
+    register_map = MAP
 
     _keyboard_irq: InterruptLine | None = None
     _aux_irq: InterruptLine | None = None
@@ -227,7 +202,7 @@ class I8042(Device[Config]):
     def pio_read(self, base: int, offset: int, data: WritableBuffer) -> None:  # noqa: ARG002 # one port each
         """Read the output buffer, or the status."""
         if base == COMMAND_PORT:
-            data[0] = self._status | self._memory[0] & SYSTEM
+            data[0] = self._status_register()
         else:
             data[0] = self._output  # when it isn't full: the last byte again
             if self._status & OUTPUT_FULL:
@@ -244,6 +219,20 @@ class I8042(Device[Config]):
             self._status &= ~LAST_WRITE_COMMAND
             self._take_data(data[0])
         self._update()
+
+    def views(self) -> Views:
+        """How to tell and set the registers. A command can't be told.
+
+        A poke of DATA leaves the buffer as full as it is, one of STATUS changes that.
+        """
+        return {
+            "DATA": attribute(self, "_output"),
+            "STATUS": View(self._status_register, self._poke_status),
+        }
+
+    def registers_changed(self) -> None:
+        """Drive the wires. A buffer that became free is filled with the next access."""
+        self._drive_wires()
 
     def save(self) -> State:
         """Return the state of the controller, the keyboard and the mouse."""
@@ -274,7 +263,7 @@ class I8042(Device[Config]):
         reader = StateReader(self.name, state)
         memory = reader.octets("memory", size_min=_MEMORY_SIZE, size_max=_MEMORY_SIZE)
         output_port = reader.integer("output_port", maximum=0xFF) & ~_PINS
-        expects = one_of(reader, "expects", {NOTHING, *_DATA_FOLLOWS})
+        expects = one_of(reader, "expects", {NOTHING, *DATA_FOLLOWS})
         status = NOT_INHIBITED
         if reader.boolean("last_write_command"):
             status |= LAST_WRITE_COMMAND
@@ -298,15 +287,25 @@ class I8042(Device[Config]):
             self._translator, self._keyboard, self._mouse = translator, keyboard, mouse
             self._update()
 
+    def _status_register(self) -> int:
+        return self._status | self._memory[0] & SYSTEM
+
+    def _poke_status(self, value: int) -> None:
+        """Set the bits that aren't always the same. Only a byte in the buffer is the mouse's."""
+        self._status = NOT_INHIBITED | value & (OUTPUT_FULL | LAST_WRITE_COMMAND)
+        if value & OUTPUT_FULL:
+            self._status |= value & OUTPUT_AUX
+        self._memory[0] = self._memory[0] & ~SYSTEM | value & SYSTEM
+
     def _take_command(self, command: int) -> None:
         """Do `command`; one that isn't known is ignored."""
-        self._expects = command if command in _DATA_FOLLOWS else NOTHING
-        if command in _ANSWERS:
-            self._answer(_ANSWERS[command])
+        self._expects = command if command in DATA_FOLLOWS else NOTHING
+        if command in ANSWERS:
+            self._answer(ANSWERS[command])
         elif command in READ_MEMORY:
             self._answer(self._memory[command - READ_MEMORY.start])
-        elif command in _INTERFACES:
-            cleared, added = _INTERFACES[command]
+        elif command in INTERFACES:
+            cleared, added = INTERFACES[command]
             self._memory[0] = self._memory[0] & ~cleared | added
         elif command == SELF_TEST:
             self._memory[0] |= SYSTEM

@@ -20,14 +20,15 @@ Where the manual leaves a choice:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost.registers import Access, Field, OnWrite, Register, RegisterMap
+from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.config import option
+from devicehost_server.devices.register_device import RegisterDevice
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.clock import Timer
-from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.interrupts import InterruptLine
 from devicehost_server.model.resources import (
     LegacyIrqConstraint,
@@ -37,24 +38,76 @@ from devicehost_server.model.resources import (
 
 SIZE = 0x1000
 
-# Registers (DDI 0224, "Summary of RTC registers"), by offset.
-DR = 0x000  # data: the counter, in seconds; read-only
-MR = 0x004  # match: interrupt when the counter gets here
-LR = 0x008  # load: sets the counter
-CR = 0x00C  # control: bit 0 is set while the clock runs
-IMSC = 0x010  # interrupt mask: bit 0 enables the interrupt
-RIS = 0x014  # raw interrupt status: bit 0; read-only
-MIS = 0x018  # masked interrupt status: bit 0, RIS and IMSC; read-only
-ICR = 0x01C  # interrupt clear: writing 1 to bit 0 clears RIS; write-only
-
 INTERRUPT = 0x01
-CR_ENABLED = 0x01
+RUNNING = 0x01
 
+WORD = 4
 ID_BASE = 0xFE0
 IDS = bytes.fromhex("31100400 0df005b1")
 """PeriphID0 to 3 (part 0x031, designer 0x41, revision 0) and PCellID0 to 3, one a word."""
 
-WORD = 4
+
+def _word(
+    name: str,
+    offset: int,
+    help: str,  # noqa: A002 # as registers have it
+    *fields: Field,
+    access: Access = Access.READ_WRITE,
+    reset: int | None = 0,
+) -> Register:
+    return Register(name, offset, WORD, access, reset, fields, help)
+
+
+# DDI 0224, "Summary of RTC registers".
+MAP = RegisterMap(
+    "pl031",
+    help="ARM PrimeCell Real Time Clock",
+    registers=(
+        _word("DR", 0x000, "data: the counter, in seconds", access=Access.READ_ONLY, reset=None),
+        _word("MR", 0x004, "match: interrupt when the counter gets here, in seconds"),
+        _word("LR", 0x008, "load: sets the counter, in seconds"),
+        _word(
+            "CR",
+            0x00C,
+            "control",
+            Field("RTCEN", RUNNING, "the clock runs", on_write=OnWrite.ONE_SETS),
+            reset=RUNNING,
+        ),
+        _word("IMSC", 0x010, "interrupt mask", Field("RTCIMSC", INTERRUPT, "interrupt enabled")),
+        _word(
+            "RIS",
+            0x014,
+            "raw interrupt status",
+            Field("RTCRIS", INTERRUPT, "the counter has arrived at the match"),
+            access=Access.READ_ONLY,
+        ),
+        _word(
+            "MIS",
+            0x018,
+            "masked interrupt status",
+            Field("RTCMIS", INTERRUPT, "the interrupt line: RIS and IMSC"),
+            access=Access.READ_ONLY,
+        ),
+        _word(
+            "ICR",
+            0x01C,
+            "interrupt clear",
+            Field("RTCICR", INTERRUPT, "a one clears RIS", on_write=OnWrite.CHANGES),
+            access=Access.WRITE_ONLY,
+        ),
+        *(
+            _word(
+                f"{'PERIPHID' if n < WORD else 'PCELLID'}{n % WORD}",
+                ID_BASE + n * WORD,
+                "identification of the part",
+                access=Access.READ_ONLY,
+                reset=octet,
+            )
+            for n, octet in enumerate(IDS)
+        ),
+    ),
+)
+
 COUNTER_MASK = 0xFFFF_FFFF
 SECOND_NS = 1_000_000_000
 
@@ -70,11 +123,13 @@ class Pl031Config:
     irq: int | None = option(None, "legacy IRQ; none to have no interrupt", minimum=0)
 
 
-class Pl031(Device[Pl031Config]):
+class Pl031(RegisterDevice[Pl031Config]):
     """ARM PrimeCell Real Time Clock PL031."""
 
     type_name = "pl031"
     config_type = Pl031Config
+    register_map = MAP
+    partial_writes = False
 
     _line: InterruptLine | None = None
     _timer: Timer | None = None
@@ -83,16 +138,6 @@ class Pl031(Device[Pl031Config]):
         super().__init__(config)
         self._offset = 0  # from the wall clock's seconds to the counter, modulo 2**32
         self._seen = 0  # the wall clock's second up to which matches have been noticed
-        self._match = self._load = self._mask = self._raw = 0
-        self._readers: dict[int, Callable[[], int]] = {
-            DR: self._counter,
-            MR: lambda: self._match,
-            LR: lambda: self._load,
-            CR: lambda: CR_ENABLED,
-            IMSC: lambda: self._mask,
-            RIS: lambda: self._raw,
-            MIS: lambda: self._raw & self._mask,
-        }
 
     def get_resource_constraints(self) -> Sequence[ResourceConstraint]:
         """One page of registers, and the interrupt if there is one."""
@@ -112,41 +157,25 @@ class Pl031(Device[Pl031Config]):
             self._line = context.interrupt_line(irq)
         self._seen = context.clock.wall_ns() // SECOND_NS
 
-    def read(self, base: int, offset: int, data: WritableBuffer) -> None:  # noqa: ARG002 # one range
-        """Fill `data` with the bytes of the registers that it covers."""
-        skipped = offset % WORD
-        if not skipped and len(data) == WORD:
-            data[:] = self._read_register(offset).to_bytes(WORD, "little")
-            return
-        size = len(data)
-        words = range(offset - skipped, offset + size, WORD)
-        octets = b"".join(self._read_register(word).to_bytes(WORD, "little") for word in words)
-        data[:] = octets[skipped : skipped + size]
-
-    def write(self, base: int, offset: int, data: ReadableBuffer) -> None:  # noqa: ARG002 # one range
-        """Write the registers that `data` covers whole."""
-        last_word = len(data) - WORD
-        for at in range(-offset % WORD, last_word + 1, WORD):
-            self._write_register(offset + at, int.from_bytes(data[at : at + WORD], "little"))
-
     def reset(self) -> None:
         """Clear match, load and interrupt; the time goes on."""
         with self.lock:
             self._catch_up()
-            self._match = self._load = self._mask = self._raw = 0
-            self._settle()
+            super().reset()
 
     def save(self) -> State:
         """Return the registers, and the second up to which the raw interrupt is right."""
         with self.lock:
             self._catch_up()
+            self._settle()  # the state is as of now, and so are the line and the timer
+            registers = self.registers
             return {
                 "offset": self._offset,
                 "seen": self._seen,
-                "match": self._match,
-                "load": self._load,
-                "mask": self._mask,
-                "raw": self._raw,
+                "match": registers["MR"],
+                "load": registers["LR"],
+                "mask": registers["IMSC"],
+                "raw": registers["RIS"],
             }
 
     def restore(self, state: State) -> None:
@@ -161,7 +190,7 @@ class Pl031(Device[Pl031Config]):
         reader.finish()
         with self.lock:
             self._offset, self._seen = offset, seen
-            self._match, self._load, self._mask, self._raw = match, load, mask, raw
+            self.registers.update(MR=match, LR=load, IMSC=mask, RIS=raw)
             self._catch_up()
             self._settle()
 
@@ -174,54 +203,109 @@ class Pl031(Device[Pl031Config]):
                 self._line.set_level(asserted=False)
                 self._line = None
 
-    def _read_register(self, offset: int) -> int:
+    def read_dr(self) -> int:
+        """DR."""
         self._catch_up()
-        reader = self._readers.get(offset)
-        if reader is not None:
-            return reader()
-        return IDS[(offset - ID_BASE) // WORD] if offset >= ID_BASE else 0
+        return self._counter(self._seen)
 
-    def _write_register(self, offset: int, value: int) -> None:
+    def peek_dr(self) -> int:
+        """DR: the counter, though nobody has looked yet."""
+        return self._counter(self._now())
+
+    def poke_dr(self, value: int) -> None:
+        """DR. It counts on from there; that it may be the match is not noticed."""
         self._catch_up()
-        if offset == MR:
-            self._match = value
-            self._compare()
-        elif offset == LR:
-            self._load = value
-            self._offset = (value - self._seen) & COUNTER_MASK
-            self._compare()
-        elif offset == IMSC:
-            self._mask = value & INTERRUPT
-        elif offset == ICR:
-            self._raw &= ~value
-        else:
-            return  # read-only, or reserved
+        self._offset = (value - self._seen) & COUNTER_MASK
+
+    def write_mr(self, value: int) -> None:
+        """MR."""
+        self.poke_mr(value)
+        self._compare()
         self._settle()
 
-    def _counter(self) -> int:
-        return (self._seen + self._offset) & COUNTER_MASK
+    def poke_mr(self, value: int) -> None:
+        """MR. Up to now the old one counted."""
+        self._catch_up()
+        self.registers["MR"] = value
+
+    def write_lr(self, value: int) -> None:
+        """LR."""
+        self.registers["LR"] = value
+        self.poke_dr(value)
+        self._compare()
+        self._settle()
+
+    def write_imsc(self, value: int) -> None:
+        """IMSC."""
+        self._catch_up()
+        self.registers["IMSC"] = value
+        self._settle()
+
+    def read_ris(self) -> int:
+        """RIS."""
+        self._catch_up()
+        return self.registers["RIS"]
+
+    def peek_ris(self) -> int:
+        """RIS: also if the match was passed, and nobody has looked yet."""
+        return INTERRUPT if self._passes_match(self._now()) else self.registers["RIS"]
+
+    def poke_ris(self, value: int) -> None:
+        """RIS."""
+        self._catch_up()
+        self.registers["RIS"] = value
+
+    def read_mis(self) -> int:
+        """MIS."""
+        return self.read_ris() & self.registers["IMSC"]
+
+    def peek_mis(self) -> int:
+        """MIS."""
+        return self.peek_ris() & self.registers["IMSC"]
+
+    def write_icr(self, value: int) -> None:
+        """ICR."""
+        self._catch_up()
+        self.registers["RIS"] &= ~value
+        self._settle()
+
+    def registers_changed(self) -> None:
+        """Drive the line, and set the timer anew."""
+        self._settle()
+
+    def _now(self) -> int:
+        return self.context.clock.wall_ns() // SECOND_NS
+
+    def _counter(self, second: int) -> int:
+        """What the counter is in a second of the wall clock."""
+        return (second + self._offset) & COUNTER_MASK
 
     def _compare(self) -> None:
-        if self._counter() == self._match:
-            self._raw = INTERRUPT
+        if self._counter(self._seen) == self.registers["MR"]:
+            self.registers["RIS"] = INTERRUPT
 
     def _seconds_to_match(self) -> int:
         """How many seconds after `_seen` the counter arrives at the match, at least 1."""
-        return ((self._match - self._counter() - 1) & COUNTER_MASK) + 1
+        return ((self.registers["MR"] - self._counter(self._seen) - 1) & COUNTER_MASK) + 1
+
+    def _passes_match(self, now: int) -> bool:
+        """Whether the counter arrives at the match after `_seen`, and by then."""
+        return now - self._seen >= self._seconds_to_match()
 
     def _catch_up(self) -> None:
         """Notice a match in the seconds that have passed since somebody last looked."""
-        now = self.context.clock.wall_ns() // SECOND_NS
-        if now - self._seen >= self._seconds_to_match():
-            self._raw = INTERRUPT
+        now = self._now()
+        if self._passes_match(now):
+            self.registers["RIS"] = INTERRUPT
         self._seen = now
 
     def _settle(self) -> None:
         """Drive the line; have a timer look again by the time that it could be asserted."""
         if self._line is None:
             return
-        self._line.set_level(asserted=bool(self._raw & self._mask))
-        if self._raw or not self._mask:
+        raw, mask = self.registers["RIS"], self.registers["IMSC"]
+        self._line.set_level(asserted=bool(raw & mask))
+        if raw or not mask:
             return
         clock = self.context.clock
         seconds = min(self._seconds_to_match(), LOOK_AGAIN_SECONDS)

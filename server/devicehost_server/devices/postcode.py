@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from devicehost_server.devices.base import Device, State
+from devicehost.registers import Register, RegisterMap
+from devicehost_server.devices.base import State
 from devicehost_server.devices.config import option
+from devicehost_server.devices.peeking import Peekable, Views, attribute
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.errors import BadState
@@ -24,6 +26,12 @@ from devicehost_server.model.resources import PioAddressConstraint, ResourceCons
 
 HISTORY_SIZE = 64
 """How many codes are remembered."""
+
+MAP = RegisterMap(
+    "postcode",
+    help="the port that firmware reports its progress to",
+    registers=(Register("CODE", 0, help="the last code; 0 before the first"),),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,12 @@ class PostCode:
         return f"PostCode(code={self.code:#04x}, wall_ns={self.wall_ns})"
 
 
-class PostCodePort(Device[Config]):
+class PostCodePort(Peekable[Config]):
     """The POST code port: what firmware reports of its progress."""
 
     type_name = "postcode"
     config_type = Config
+    register_map = MAP
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -66,7 +75,7 @@ class PostCodePort(Device[Config]):
             return list(self._history)
 
     def pio_read(self, base: int, offset: int, data: WritableBuffer) -> None:  # noqa: ARG002 # one port
-        """Read the last code; 0 before the first."""
+        """Read the last code."""
         data[0] = self._last
 
     def pio_write(self, base: int, offset: int, data: ReadableBuffer) -> None:  # noqa: ARG002 # one port
@@ -78,6 +87,10 @@ class PostCodePort(Device[Config]):
         """Return to code 0. The history stays: it tells what led to the reset."""
         with self.lock:
             self._last = 0
+
+    def views(self) -> Views:
+        """How to tell and set the code. One that is set is none that firmware reported."""
+        return {"CODE": attribute(self, "_last")}
 
     def save(self) -> State:
         """Return the last code, and the history: a code and a time each, oldest first."""

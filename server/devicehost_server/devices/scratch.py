@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import enum
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost.registers import Register, RegisterMap
+from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.config import option
+from devicehost_server.devices.peeking import Peekable, View, Views
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.errors import BadConfig
@@ -26,6 +29,12 @@ from devicehost_server.model.resources import (
     PioAddressConstraint,
     ResourceConstraint,
 )
+
+SIZE = 256
+"""How many bytes there are, if nothing else is configured."""
+
+BYTES = Register("R", 0, count=SIZE, sizes=(1, 2, 4, 8), help="holds what was written last")
+MAP = RegisterMap("scratch", (BYTES,), "registers that remember what was written to them")
 
 
 class Bus(enum.Enum):
@@ -41,14 +50,14 @@ class Config:
 
     bus: Bus = option(Bus.MMIO, "where it is")  # an Enum is immutable
     base: int | None = option(None, "address of the first byte; none for any", minimum=0)
-    size: int = option(256, "how many bytes", minimum=1, maximum=1 << 20)
+    size: int = option(SIZE, "how many bytes", minimum=1, maximum=1 << 20)
     irq: int | None = option(None, "legacy IRQ driven by the last byte, bit 0", minimum=0)
     fault_offset: int | None = option(None, "an access to this byte fails", minimum=0)
     delay_offset: int | None = option(None, "an access to this byte is slow", minimum=0)
     delay_ms: int = option(1000, "how slow, in milliseconds", minimum=0)
 
 
-class Scratch(Device[Config]):
+class Scratch(Peekable[Config]):
     """Registers that remember what was written to them, to try things with.
 
     Raises:
@@ -57,6 +66,7 @@ class Scratch(Device[Config]):
 
     type_name = "scratch"
     config_type = Config
+    register_map = MAP
 
     _line: InterruptLine | None = None
 
@@ -103,6 +113,21 @@ class Scratch(Device[Config]):
 
     pio_read = read
     pio_write = write
+
+    def get_register_map(self) -> RegisterMap:
+        """A row of as many bytes as there are; a single one has no index."""
+        return replace(MAP, registers=(replace(BYTES, count=self.config.size),))
+
+    def views(self) -> Views:
+        """How to tell and set the bytes."""
+        registers = self._registers
+        if self.config.size == 1:
+            return {BYTES.name: View(lambda: registers[0], partial(registers.__setitem__, 0))}
+        return {BYTES.name: View(registers.__getitem__, registers.__setitem__)}
+
+    def registers_changed(self) -> None:
+        """Drive the line."""
+        self._drive_line()
 
     def reset(self) -> None:
         """Forget everything."""

@@ -24,19 +24,22 @@ several bytes is as many accesses of one byte, lowest address first, as on the I
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from devicehost_server.devices.base import Device, DeviceContext, State
+from devicehost.registers import RegisterMap, scaled
+from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.chardev import DEFAULT_CAPACITY, open_stream, parse_spec
 from devicehost_server.devices.config import option
-from devicehost_server.devices.pc16550d import (
+from devicehost_server.devices.pc16550d import Pc16550d
+from devicehost_server.devices.pc16550d_registers import (
     IIR_NONE,
+    MAP,
     MSR_CTS,
     MSR_DCD,
     MSR_DSR,
     REGISTER_COUNT,
-    Pc16550d,
 )
+from devicehost_server.devices.peeking import Peekable, Views
 from devicehost_server.devices.state import StateReader
 from devicehost_server.model.clock import Timer
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
@@ -97,11 +100,12 @@ class UartCounters:
     overruns: int
 
 
-class Uart16550(Device[Config]):
+class Uart16550(Peekable[Config]):
     """A serial port with FIFOs of 16 bytes (16550A)."""
 
     type_name = "uart16550"
     config_type = Config
+    register_map = MAP
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -168,7 +172,7 @@ class Uart16550(Device[Config]):
             received=stream.received,
             dropped=chip.dropped,
             unheard=stream.dropped,
-            overruns=chip.overruns,
+            overruns=chip.receiver.overruns,
         )
 
     def receive_break(self) -> None:
@@ -196,6 +200,23 @@ class Uart16550(Device[Config]):
     read = pio_read
     write = pio_write
 
+    def get_register_map(self) -> RegisterMap:
+        """Its registers, with the stride that is configured.
+
+        With one, an access may be as wide as the distance between registers.
+        """
+        sizes = tuple(1 << n for n in range(self._shift + 1))
+        wired = scaled(MAP, self._shift)
+        return replace(wired, registers=tuple(replace(each, sizes=sizes) for each in wired))
+
+    def views(self) -> Views:
+        """How to tell and set the registers."""
+        return self._chip.views()
+
+    def registers_changed(self) -> None:
+        """Drive the line. Nothing is sent or fetched from the stream."""
+        self._drive_line()
+
     def _settle(self) -> None:
         """Do all that follows from an access, or from news of the stream."""
         chip = self._chip
@@ -203,16 +224,16 @@ class Uart16550(Device[Config]):
             self._drive_line()  # a character ended the THRE interrupt: the next is a new edge
             chip.transmit(self._stream.write)
         if self._stream.pending and (room := chip.room):
-            chip.receive(self._stream.read(room))
-        if chip.active:
-            chip.active = False
+            chip.receiver.receive(self._stream.read(room))
+        if chip.receiver.active:
+            chip.receiver.active = False
             self._restart_timeout()
         self._drive_line()
 
     def _drive_line(self) -> None:
         line, chip = self._line, self._chip
         if line is not None:
-            open_gate = chip.out2 or not self._gated
+            open_gate = chip.modem.out2 or not self._gated
             line.set_level(asserted=open_gate and chip.interrupt() != IIR_NONE)
 
     def _stream_changed(self) -> None:
@@ -223,7 +244,7 @@ class Uart16550(Device[Config]):
 
     def _restart_timeout(self) -> None:
         """Count from now on, if there is something to fetch."""
-        if not self._chip.unread:
+        if not self._chip.receiver.unread:
             return
         clock = self.context.clock
         timeout_ns = self._chip.timeout_clocks * _NS_PER_S // self.config.clock
@@ -255,7 +276,7 @@ class Uart16550(Device[Config]):
         """Return the chip's state, and what is left of a time-out that runs, or 0."""
         with self.lock:
             left_ns = 0
-            if self._timer is not None and self._chip.unread:
+            if self._timer is not None and self._chip.receiver.unread:
                 left_ns = max(0, self._timeout_at_ns - self.context.clock.now_ns())
             return {**self._chip.save(), "timeout_in_ns": left_ns}
 
@@ -270,10 +291,11 @@ class Uart16550(Device[Config]):
         left_ns = reader.integer("timeout_in_ns", maximum=(1 << 63) - 1)
         reader.finish()
         with self.lock:
-            chip.dropped, chip.overruns = self._chip.dropped, self._chip.overruns
+            chip.dropped = self._chip.dropped
+            chip.receiver.overruns = self._chip.receiver.overruns
             self._chip = chip
             self._cancel_timeout()
-            if chip.unread:
+            if chip.receiver.unread:
                 self._timeout_at_ns = self.context.clock.now_ns() + left_ns
                 self._set_timer()
             self._stream_changed()

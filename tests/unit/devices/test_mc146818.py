@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from devicehost_server.devices.base import DeviceContext
 from devicehost_server.devices.config import parse
-from devicehost_server.devices.mc146818 import Mc146818, Mc146818Config, seconds_to_match
+from devicehost_server.devices.mc146818 import Mc146818, Mc146818Config
+from devicehost_server.devices.mc146818_chip import seconds_to_match
 from devicehost_server.model.clock import ManualClock, SystemClock
 from devicehost_server.model.errors import BadConfig, BadState
 from devicehost_server.model.interrupts import InterruptEvent, InterruptKind

@@ -21,7 +21,8 @@ from structlog.testing import capture_logs
 
 from devicehost_server.devices.chardev import DEFAULT_CAPACITY
 from devicehost_server.devices.config import parse
-from devicehost_server.devices.pc16550d import (
+from devicehost_server.devices.pc16550d import Pc16550d
+from devicehost_server.devices.pc16550d_registers import (
     DIVISOR_AT_POWER_ON,
     DLL,
     DLM,
@@ -73,7 +74,6 @@ from devicehost_server.devices.pc16550d import (
     RBR,
     SCR,
     THR,
-    Pc16550d,
 )
 from devicehost_server.devices.uart16550 import Config, Uart16550
 from devicehost_server.model.errors import BadConfig, BadConstraint, BadState

@@ -29,6 +29,7 @@ from typing import Any, TypeAlias, cast
 from devicehost_server.allocation import ResourceManager
 from devicehost_server.device_info import DeviceEvent, DeviceInfo, DeviceListener, DeviceState
 from devicehost_server.devices.base import DeviceContext, Hosted
+from devicehost_server.devices.doors import Doors
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.model.address_map import Trap
 from devicehost_server.model.clock import Clock
@@ -80,6 +81,7 @@ class DeviceManager:
         memory: the guest's, for the devices.
         clock: what the devices live by.
         on_fault: told of devices that raise while they are closed.
+        doors: what the devices see the world through; their own if none are given.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class DeviceManager:
         memory: GuestMemory,
         clock: Clock,
         on_fault: FaultReporter,
+        doors: Doors | None = None,
     ) -> None:
         self.types = types
+        self.doors = doors or Doors()
         self._io = io
         self._resources = resources
         self._interrupts = interrupts
@@ -191,7 +195,7 @@ class DeviceManager:
                 device_id, resources, self._clock, self._interrupts, self._memory
             )
             with _step("assign", device_id):
-                hosted.assign(context)
+                hosted.assign(self.doors.context(hosted, context))
             with _step("start", device_id):
                 hosted.start()
             with _step("register", device_id):

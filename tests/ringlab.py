@@ -1,6 +1,6 @@
 """Clients of a ring for tests: in this process, or in one of their own.
 
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     with attached(ring, queue=0) as client:
         client.read(Operation.MMIO_READ, 0x1000, data)
 

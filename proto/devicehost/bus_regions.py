@@ -20,7 +20,8 @@ shrinking (F_SEAL_SHRINK) devices have views of it; otherwise they only read and
     status register   offset  bytes
     POSTED_FAILURES     0x00    8    read: how many posted writes of this client failed
     POSTED_FAILURE      0x08    8    read: the AccessStatus of the last of them
-    OPEN_QUEUE          0x10    8    write: the number of a queue of the ring, to be polled
+    OPEN_QUEUE          0x10    8    write: the number of a queue of the ring, to be polled,
+                                     4 bytes; then 0, or the number of its vCPU and 1
     INSTANCE_ID         0x18   16    read: the bytes of the uuid that is GetServer.instance_id
 
 The ring's doorbells are the eventfds of region 2. Each is named by the offset of the word

@@ -25,6 +25,9 @@ LOCAL_SUFFIX = ".vfio-user"
 NO_SOCKET = "none"
 """Stands for no local socket."""
 
+FLIGHT_MAX = 1_000_000
+"""The most accesses that the flight recorder keeps: some 20 MB."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
 
@@ -99,6 +102,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _flight(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= FLIGHT_MAX):
+        raise ValueError(f"allowed: 0 to {FLIGHT_MAX}")
+    return int(text)
+
+
 def _number(text: str) -> int:
     try:
         return parse_int(text)
@@ -134,6 +143,7 @@ def _one_of(*words: str) -> Any:
 
 
 _LISTEN = "where to listen"
+_DEBUG = "debugging"
 _LIMITS = "limits"
 _POOLS = "what there is to allocate"
 _LOGS = "logs"
@@ -187,6 +197,38 @@ SETTINGS = (
         metavar="",
         help="TCP without TLS: anybody on this host may call",
         group=_LISTEN,
+    ),
+    Setting(
+        "no-debug",
+        _flag,
+        default=False,
+        metavar="",
+        help="leave out DebugService: nobody sees what passes, or steps in",
+        group=_DEBUG,
+    ),
+    Setting(
+        "debug-allow",
+        _names,
+        frozenset(),
+        "NAME,...",
+        "names in clients' certificates that may use DebugService [all that may call]",
+        _DEBUG,
+    ),
+    Setting(
+        "flight-recorder",
+        _flight,
+        0,
+        "N",
+        f"keep the last N accesses, up to {FLIGHT_MAX}, to be read when something went wrong [0]",
+        _DEBUG,
+    ),
+    Setting(
+        "dump-folder",
+        Path,
+        None,
+        "DIR",
+        "write the flight recorder there when a device faults [nowhere]",
+        _DEBUG,
     ),
     Setting("access-timeout", _seconds, 1.0, "S", "how long an access may take [1]", _LIMITS),
     Setting(
@@ -308,6 +350,10 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         if values["insecure_tcp"] and values["tls_allow"]:
             raise ConfigError("--tls-allow needs TLS: without it peers have no names")
         tcp = TcpListener(host, port, **files)
+    if values["debug_allow"] and not (tcp is not None and tcp.certificate):
+        raise ConfigError("--debug-allow needs TLS: without it peers have no names")
+    if values["dump_folder"] is not None and not values["flight_recorder"]:
+        raise ConfigError("--dump-folder needs --flight-recorder: else there is nothing to write")
     if unix is not None and values["fd"] is not None:
         raise ConfigError("--socket-path and --fd exclude each other")
     if unix is None and tcp is None and values["fd"] is None:
@@ -322,6 +368,10 @@ def _server_config(values: dict[str, Any]) -> ServerConfig:
         access_timeout_s=values["access_timeout"],
         drain_timeout_s=values["drain_timeout"],
         spin_s=values["spin"],
+        debug=not values["no_debug"],
+        debug_names=values["debug_allow"],
+        flight_recorder=values["flight_recorder"],
+        dump_folder=values["dump_folder"],
         pools=_pools(values),
     )
 

@@ -11,9 +11,11 @@ uses it the same way.
 
 from __future__ import annotations
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import structlog
@@ -21,6 +23,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from devicehost.v1 import (
+    debug_service_pb2,
+    debug_service_pb2_grpc,
     hotplug_service_pb2,
     hotplug_service_pb2_grpc,
     interrupt_service_pb2,
@@ -32,7 +36,18 @@ from devicehost.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
+from devicehost_server import VERSION
 from devicehost_server.allocation import PoolConfig, ResourceManager
+from devicehost_server.debug.debugger import Debugger
+from devicehost_server.debug.inspection import Look
+from devicehost_server.debug.views import (
+    DevicesView,
+    interrupts_view,
+    memory_view,
+    ranges_view,
+    resources_view,
+    threads_view,
+)
 from devicehost_server.device_manager import DeviceManager
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.endpoints.bus import Bus
@@ -41,8 +56,10 @@ from devicehost_server.inherited import InheritedSocket
 from devicehost_server.listeners import TcpListener, UnixListener, bind_tcp, bind_unix
 from devicehost_server.model.clock import SystemClock
 from devicehost_server.model.guest_memory import GuestMemory
+from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
+from devicehost_server.services.debug_service import DebugService
 from devicehost_server.services.feeds import Feeds
 from devicehost_server.services.gate import Gate
 from devicehost_server.services.hotplug_service import HotplugService
@@ -61,7 +78,7 @@ SPIN_S = 200e-6
 UNARY_WORKERS = 4
 """Workers that streams can't take, so that other calls always find one."""
 
-_SERVICES = {
+_SERVICES = frozenset(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (hotplug_service_pb2, "HotplugService"),
@@ -70,7 +87,8 @@ _SERVICES = {
         (resource_service_pb2, "ResourceService"),
         (session_service_pb2, "SessionService"),
     )
-}
+)
+_DEBUG = debug_service_pb2.DESCRIPTOR.services_by_name["DebugService"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,11 @@ class ServerConfig:
         streams_max: how many streams (vCPUs and watches) may be open at once.
         access_timeout_s: how long one access may take, in seconds.
         drain_timeout_s: how long to wait for accesses in flight, in seconds.
+        debug: whether to offer DebugService.
+        debug_names: names in certificates of TCP clients that may use it; empty for all that
+            may call.
+        flight_recorder: how many of the last accesses to keep from the start; 0 for none.
+        dump_folder: where the flight recorder is dumped when a device faults, if anywhere.
         spin_s: the longest that the local ways look for the next access before they sleep,
             in seconds; 0 to sleep at once.
         pools: what there is to allocate.
@@ -101,6 +124,10 @@ class ServerConfig:
     access_timeout_s: float = 1.0
     drain_timeout_s: float = 5.0
     spin_s: float = SPIN_S
+    debug: bool = True
+    debug_names: frozenset[str] = frozenset()
+    flight_recorder: int = 0
+    dump_folder: Path | None = None
     pools: PoolConfig = field(default_factory=PoolConfig)
 
 
@@ -113,6 +140,7 @@ class DeviceServer:
         interrupts: the state of all interrupts.
         memory: the guest's memory, as far as a client of the local socket shares it.
         devices: the devices.
+        debugger: sees what passes, and steps in.
         tcp_port: the TCP port that it listens on, or None.
 
     Raises:
@@ -126,6 +154,7 @@ class DeviceServer:
         )
         self.resources = ResourceManager(config.pools)
         self.interrupts = InterruptController()
+        self._holds = Holds()
         self.memory = GuestMemory()
         self._clock = SystemClock(on_error=lambda error: _log.error("timer_failed", exc_info=error))
         self.devices = DeviceManager(
@@ -139,7 +168,20 @@ class DeviceServer:
                 "device_close_failed", device=device, exc_info=error
             ),
         )
-        self._gate = Gate(config.allowed_names or None, config.streams_max)
+        self.debugger = Debugger(
+            self.io,
+            self.devices,
+            self.interrupts,
+            self._holds,
+            dump_folder=config.dump_folder,
+            lock_timeout_s=config.access_timeout_s,
+        )
+        self.debugger.set_flight_recorder(config.flight_recorder)
+        self._gate = Gate(
+            config.allowed_names or None,
+            config.streams_max,
+            of_service={_DEBUG: config.debug_names} if config.debug_names else {},
+        )
         self._feeds = Feeds()
         self._health = health.HealthServicer()
         workers = ThreadPoolExecutor(
@@ -151,7 +193,9 @@ class DeviceServer:
             # Two servers must never share a port: the second is to fail.
             options=[("grpc.so_reuseport", 0)],
         )
+        self._services = _SERVICES | {_DEBUG} if config.debug else _SERVICES
         self._instance_id = uuid.uuid4()
+        self._started_s = time.monotonic()
         self._add_services()
         self._unix: SocketPath | None = None
         self._local: BusSocket | None = None
@@ -200,6 +244,7 @@ class DeviceServer:
         if self._local is not None:
             self._local.drain()
         self._gate.drain()
+        self.debugger.drain()  # no access may be held now
         self._feeds.drain()
         try:
             # Unplugging waits for accesses in flight; streams that are idle are then cut.
@@ -226,13 +271,42 @@ class DeviceServer:
         return Bus(
             self.io,
             self.interrupts,
+            self._holds,
             self.memory,
             instance_id=self._instance_id.bytes,
             spin_s=self._config.spin_s,
         )
 
+    def _show_state(self) -> None:
+        """Have the debugger show what there is."""
+        debugger, config = self.debugger, self._config
+        tree = debugger.inspection
+        tree.add(
+            "server",
+            lambda: {
+                "version": VERSION,
+                "instance_id": str(self._instance_id),
+                "draining": self._gate.draining,
+                "uptime_s": int(time.monotonic() - self._started_s),
+                "flight_recorder": config.flight_recorder,
+            },
+        )
+        tree.add("devices", DevicesView(self.devices, self.io, debugger.registers, debugger.states))
+        tree.add("ranges", ranges_view(self.io))
+        tree.add("interrupts", interrupts_view(self.interrupts, self.resources))
+        tree.add("resources", resources_view(self.resources))
+        tree.add("memory", memory_view(self.memory))
+        tree.add("sessions", self._sessions)
+        tree.add("debug", debugger.view)
+        tree.add("threads", threads_view)
+
+    def _sessions(self) -> Look:
+        """Who is connected, for the debugger's tree."""
+        local = self._local.view() if self._local is not None else None
+        return {"streams": self._gate.streams, "local": local}
+
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for service in ("", *_SERVICES):
+        for service in ("", *self._services):
             self._health.set(service, status)
 
     def _add_services(self) -> None:
@@ -242,6 +316,7 @@ class DeviceServer:
         io_service = IoService(
             self.io,
             self.interrupts,
+            self._holds,
             instance_id=instance_id,
             access_timeout_s=self._config.access_timeout_s,
             gate=self._gate,
@@ -261,5 +336,9 @@ class DeviceServer:
         resource_service_pb2_grpc.add_ResourceServiceServicer_to_server(resources, server)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(session, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflected = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        if self._config.debug:
+            debug = DebugService(self.debugger, self._feeds)
+            debug_service_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
+            self._show_state()
+        reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, server)

@@ -73,7 +73,7 @@ def io() -> IoManager:
 @pytest.fixture
 def ring(io: IoManager, counter: SlowCounter) -> Iterator[WatchedRing]:
     io.register_device_io(counter, [MmioAddressRange(ADDRESS, 8)])
-    ring = WatchedRing(io, spin_s=SERVER_SPIN_S)
+    ring = WatchedRing(io.initiator, spin_s=SERVER_SPIN_S)
     ring.open_queue(0)
     yield ring
     ring.close()

@@ -1,6 +1,6 @@
 """Who may import whom: the layers, read from the source of every module.
 
-    daemon and the rest of the top → services, endpoints → device_manager
+    daemon and the rest of the top → services, endpoints → debug, replay → device_manager
         → allocation, devices → model
 
 A room imports itself and the layers below, never a room beside it. The client and the
@@ -32,16 +32,19 @@ LAYERS = {
     "allocation": 1,
     "devices": 1,
     "device_info": 1,
+    "resource_json": 1,
     "device_manager": 2,
-    "services": 3,
-    "endpoints": 3,
+    "debug": 3,
+    "replay": 3,
+    "services": 4,
+    "endpoints": 4,
 }
 TOP = max(LAYERS.values()) + 1
 
 # What else than the standard library and devicehost's own code, by package or room.
 OTHERS = {
     "devicehost": {"google.protobuf", "grpc"},
-    "devicehost_client": {"google.protobuf", "grpc", "unicorn"},
+    "devicehost_client": {"google.protobuf", "grpc", "rich", "textual", "unicorn"},
     "model": set[str](),
     "allocation": set[str](),
     "devices": {"structlog"},
@@ -49,6 +52,9 @@ OTHERS = {
     "features": set[str](),
     "unix_socket": set[str](),
     "device_manager": {"structlog"},
+    "debug": {"structlog"},
+    "replay": set[str](),
+    "resource_json": set[str](),
     "endpoints": {"structlog"},
 }
 

@@ -10,6 +10,8 @@
             +0x08  u64  late_wakeups: entries found only when the server looked again
             +0x10  u64  interrupt_generation: the number of the last change of an interrupt;
                         stored before the completion of the access that caused it
+            +0x18  u64  held: how many accesses of the VM are held by somebody who debugs;
+                        while it isn't 0, an access that takes long is no sign of a loss
     0x0100  control of queue 0, 128 bytes; those of the other queues follow
             +0x00  u64  waiting: while the client sleeps, or is about to, the number of
                         the access that it waits for; else 0 (client's line)
@@ -56,6 +58,7 @@ QUEUES_MAX = (ENTRIES - CONTROLS) // CONTROL_SIZE
 NEED_WAKEUP = SERVER_LINE // 8
 LATE_WAKEUPS = SERVER_LINE // 8 + 1
 INTERRUPT_GENERATION = SERVER_LINE // 8 + 2
+HELD = SERVER_LINE // 8 + 3
 WAITING = 0
 POSTED_FAILURES = 8
 POSTED_FAILURE = 9

@@ -8,6 +8,7 @@ from itertools import repeat
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.layout import (
+    HELD,
     INTERRUPT_GENERATION,
     LOOK_AGAIN_S,
     NEED_WAKEUP,
@@ -21,6 +22,7 @@ from devicehost.ring.layout import (
 from devicehost.ring.spin import Spin
 
 _NEED_WAKEUP = NEED_WAKEUP - SERVER_LINE // 8
+_HELD = HELD - SERVER_LINE // 8
 _INTERRUPT_GENERATION = INTERRUPT_GENERATION - SERVER_LINE // 8
 
 SPIN_S = 100e-6
@@ -51,7 +53,8 @@ class Producer:
         wait: sleeps until the server signals a completion, or for so many seconds; returns
             whether it was signalled.
         barrier: a full memory barrier on all processors; see the package.
-        timeout_s: how long to sleep for an access before it is overdue, in seconds.
+        timeout_s: how long to sleep for an access before it is overdue, in seconds. The
+            time begins anew while the server says that accesses are held.
         spin_s: the longest spin before sleeping, in seconds; see `devicehost.ring.spin`.
             0 for none at all.
 
@@ -248,6 +251,9 @@ class Producer:
             while not self.is_complete(sequence):
                 remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0:
+                    if self._server[_HELD]:
+                        deadline = time.monotonic() + self._timeout_s
+                        continue
                     raise AccessOverdue(f"no completion within {self._timeout_s:g} s")
                 if self._wait(min(remaining_s, LOOK_AGAIN_S)):
                     continue

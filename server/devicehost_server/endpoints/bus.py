@@ -66,6 +66,7 @@ from devicehost_server.endpoints.refused import Refused
 from devicehost_server.endpoints.ring import Ring
 from devicehost_server.endpoints.shutter import Shutter
 from devicehost_server.model.guest_memory import GuestMemory
+from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 
@@ -79,6 +80,7 @@ class Bus:
     Attributes:
         io: makes their accesses.
         interrupts: what their eventfds signal.
+        holds: which accesses are held.
         memory: where devices find the memory that they share.
         instance_id: tells this start of the server from others, 16 bytes.
         spin_s: the longest that a connection, and the poller of a ring, looks for the next
@@ -87,6 +89,7 @@ class Bus:
 
     io: IoManager
     interrupts: InterruptController
+    holds: Holds
     memory: GuestMemory
     instance_id: bytes
     spin_s: float
@@ -127,7 +130,8 @@ class BusDevice:
         dma_write: Callable[[int, bytes], None],
     ) -> None:
         self._bus = bus
-        self._accesses = Shutter(bus.io)
+        self._shutter = Shutter(bus.io)
+        self._accesses = self._shutter.initiator()  # by the socket: nobody says whose
         self._irqs = IrqFds(bus.interrupts)
         self._memory = SharedMemory(bus.memory, dma_read, dma_write, LIMITS.max_dma_maps)
         self._ring: Ring | None = None
@@ -138,7 +142,7 @@ class BusDevice:
 
     def drain(self) -> None:
         """Refuse accesses, by the socket and by the ring, from here on."""
-        self._accesses.shut()
+        self._shutter.shut()
 
     def close(self) -> None:
         """Take back the memory and the eventfds of the client, and make none of its accesses.
@@ -146,7 +150,7 @@ class BusDevice:
         Whatever another thread does for the client, and may hang in, goes on. Once is
         enough.
         """
-        self._accesses.shut()
+        self._shutter.shut()
         self._memory.close()
         self._irqs.close()
 
@@ -156,6 +160,13 @@ class BusDevice:
             self._closed = True
         if self._ring is not None:
             self._ring.close()
+
+    def view(self) -> dict[str, int]:
+        """What somebody who debugs sees of the client."""
+        counts = {"posted_failures": self.posted_failures}
+        if self._ring is not None:
+            counts |= self._ring.view()
+        return counts
 
     def count_posted_failure(self, status: AccessStatus) -> None:
         """Keep account of a posted write that failed."""
@@ -265,7 +276,13 @@ class BusDevice:
             if self._closed:
                 raise Refused(ESHUTDOWN, "the client is gone")
             if self._ring is None:
-                self._ring = Ring(self._accesses, self._bus.spin_s, interrupts=self._bus.interrupts)
+                bus = self._bus
+                self._ring = Ring(
+                    self._shutter.initiator,
+                    bus.spin_s,
+                    interrupts=bus.interrupts,
+                    holds=bus.holds,
+                )
             return self._ring
 
     def _read_status(self, offset: int, data: memoryview) -> None:
@@ -281,7 +298,7 @@ class BusDevice:
     def _write_status(self, offset: int, data: bytes | memoryview) -> None:
         if offset != OPEN_QUEUE or len(data) != 8:  # noqa: PLR2004 # a register's size
             raise Refused(EINVAL, f"no status register at {offset:#x} takes {len(data)} bytes")
-        queue = int.from_bytes(data, "little")
+        queue, owner = int.from_bytes(data[:4], "little"), int.from_bytes(data[4:], "little")
         if self._ring is None or queue >= RING_QUEUES:
             raise Refused(ENOENT, f"there is no queue {queue}")
-        self._ring.open_queue(queue)
+        self._ring.open_queue(queue, owner - 1 if owner else None)

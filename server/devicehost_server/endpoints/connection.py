@@ -127,6 +127,10 @@ class Connection:
             self.end()
             self._close()
 
+    def view(self) -> dict[str, int]:
+        """What somebody who debugs sees of the client."""
+        return self._bus.view()
+
     def drain(self) -> None:
         """Refuse accesses from here on."""
         self._bus.drain()

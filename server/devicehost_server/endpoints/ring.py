@@ -17,11 +17,13 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from devicehost.bus_regions import RING_QUEUES
 from devicehost.ring.consumer import Accesses, Consumer
 from devicehost.ring.layout import (
+    HELD,
     INTERRUPT_GENERATION,
     LATE_WAKEUPS,
     LOOK_AGAIN_S,
@@ -31,6 +33,7 @@ from devicehost.ring.layout import (
 from devicehost.ring.membarrier import register
 from devicehost_server.endpoints.poller import Poller, Watch
 from devicehost_server.endpoints.statuses import status_of
+from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import InterruptController, InterruptEvent
 
 SPIN_S = 200e-6
@@ -41,9 +44,10 @@ class Ring:
     """The ring of one client.
 
     Args:
-        io: makes the accesses: an `IoManager`.
+        accesses_of: what makes the accesses of a vCPU.
         spin_s: the longest to spin after the last access, in seconds; 0 for not at all.
         interrupts: whose generation the client can read in the ring, if anybody's.
+        holds: which accesses are held, for the client to know.
 
     Attributes:
         fd: the memory: a memfd that nobody can resize.
@@ -57,14 +61,16 @@ class Ring:
 
     def __init__(
         self,
-        io: Accesses,
+        accesses_of: Callable[[int | None], Accesses],
         spin_s: float = SPIN_S,
         *,
         interrupts: InterruptController | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._layout = RingLayout(RING_QUEUES)
-        self._io = io
+        self._accesses_of = accesses_of
         self._interrupts = interrupts
+        self._holds = holds
         self._spin_s = spin_s
         self.size = self._layout.size
         self.late_wakeups = 0
@@ -100,9 +106,15 @@ class Ring:
             # It may change meanwhile: until ours is the last.
             while self._words[INTERRUPT_GENERATION] < (generation := interrupts.generation):
                 self._words[INTERRUPT_GENERATION] = generation
+        if holds is not None:
+            holds.subscribe(self._holds_changed)
 
-    def open_queue(self, queue: int) -> None:
+    def open_queue(self, queue: int, vcpu: int | None = None) -> None:
         """Serve a queue from here on; one that is open stays so.
+
+        Args:
+            queue: its number.
+            vcpu: whose it is, if that is known.
 
         Raises:
             BadRing: there is no such queue.
@@ -118,7 +130,7 @@ class Ring:
                 self._memory,
                 self._layout,
                 queue,
-                self._io,
+                self._accesses_of(vcpu),
                 status_of=status_of,
                 wake=lambda: _signal(self.wake_ups[queue]),
             )
@@ -129,6 +141,14 @@ class Ring:
                 self._watching = watching
             self._consumers[queue] = consumer
             self._give(poller, consumer)
+
+    def view(self) -> dict[str, int]:
+        """What somebody who debugs sees of it."""
+        return {
+            "ring_queues": len(self._consumers),
+            "late_wakeups": self.late_wakeups,
+            "reliefs": self.reliefs,
+        }
 
     def close(self) -> None:
         """Have the poller stop; return at once. Nothing happens the second time.
@@ -226,10 +246,16 @@ class Ring:
         """Say so in the ring. If an access caused it, this is its thread."""
         self._words[INTERRUPT_GENERATION] = event.generation
 
+    def _holds_changed(self, count: int) -> None:
+        """Say in the ring how many accesses are held."""
+        self._words[HELD] = count
+
     def _free(self) -> None:
         """Free everything. Under the lock: whoever holds it may be about to signal an eventfd."""
         if self._interrupts is not None:
             self._interrupts.unsubscribe(self._interrupt_changed)
+        if self._holds is not None:
+            self._holds.unsubscribe(self._holds_changed)
         for consumer in self._consumers.values():
             consumer.close()
         self._consumers = {}

@@ -54,8 +54,9 @@ class BusSocket:
         self._socket.listen()
         self._turned_away = TurnedAway()
         self._client: Connection | None = None
+        self._peer: Peer | None = None
         self._hang_up: socket.socket | None = None  # the client's, to be watched
-        self._lock = threading.Lock()  # of the three
+        self._lock = threading.Lock()  # of the four
         self._draining = False
         self._closed = threading.Event()
         self._accepting = threading.Thread(target=self._run, name="local socket", daemon=True)
@@ -63,6 +64,12 @@ class BusSocket:
     def start(self) -> None:
         """Serve clients."""
         self._accepting.start()
+
+    def view(self) -> dict[str, int] | None:
+        """What somebody who debugs sees of the client; None if there is none."""
+        with self._lock:
+            client, peer = self._client, self._peer
+        return {"pid": peer.pid, **client.view()} if client and peer else None
 
     def drain(self) -> None:
         """Make no more accesses: refuse them, and new clients."""
@@ -128,6 +135,7 @@ class BusSocket:
                     self._turned_away.tell(connection, EBUSY)
                 else:
                     self._serve(connection)
+                    self._peer = peer
                     log.info("client_connected")
         except BaseException:
             connection.close()

@@ -39,7 +39,6 @@ class Trap:
         read: fills the data of a read.
         write: takes the data of a write.
         counts: of its accesses; the same for all ranges of a device.
-        token: tells one registration from another. A copy with other handlers keeps it.
     """
 
     base: int
@@ -48,7 +47,6 @@ class Trap:
     read: Handler
     write: Handler
     counts: AccessCounts = field(default_factory=AccessCounts)
-    token: object = field(default_factory=object)
 
     @property
     def size(self) -> int:

@@ -77,9 +77,9 @@ class Cell:
         """The traps that the thread is in, innermost first."""
         return [doing for doing in self if isinstance(doing, Trap)]
 
-    def may_be_in(self, tokens: Collection[object]) -> bool:
-        """Whether the thread is, or is about to be, in a trap with one of `tokens`."""
-        return any(not isinstance(doing, Trap) or doing.token in tokens for doing in self)
+    def may_be_in(self, traps: Collection[Trap]) -> bool:
+        """Whether the thread is, or is about to be, in one of `traps`."""
+        return any(not isinstance(doing, Trap) or doing in traps for doing in self)
 
 
 class InFlight(threading.local):
@@ -117,16 +117,16 @@ class Cells:
         Returns:
             None when all are out; a trap that is, or may be, in use when the time is up.
         """
-        tokens = {trap.token for trap in removed}
+        traps = frozenset(removed)
         with self._lock:
             waiting = [cell for cell in self._cells if cell is not but]
         deadline = time.monotonic() + timeout_s
         pause_s = _FIRST_PAUSE_S
-        while waiting := [cell for cell in waiting if cell.may_be_in(tokens)]:
+        while waiting := [cell for cell in waiting if cell.may_be_in(traps)]:
             if time.monotonic() >= deadline:
                 used = (trap for cell in waiting for trap in cell.traps())
                 # A thread that is still looking up may find any of them.
-                return next((trap for trap in used if trap.token in tokens), removed[0])
+                return next((trap for trap in used if trap in traps), removed[0])
             # Accesses announce their end to nobody, so that they cost nothing: look again.
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -36,11 +36,15 @@ class InterruptKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class InterruptEvent:
-    """One change: the `generation`-th of this controller, on `gsi`."""
+    """One change: the `generation`-th of this controller, on `gsi`.
+
+    `device` is the one whose line, or message, made it; empty if that was none.
+    """
 
     generation: int
     gsi: int
     kind: InterruptKind
+    device: str
 
 
 InterruptListener: TypeAlias = Callable[[InterruptEvent], None]
@@ -86,10 +90,10 @@ class InterruptController:
         with self._lock:
             self._listeners.remove(listener)
 
-    def pulse(self, gsi: int) -> None:
-        """Fire the message-signalled interrupt `gsi` once."""
+    def pulse(self, gsi: int, device: str = "") -> None:
+        """Fire the message-signalled interrupt `gsi` once, for `device`."""
         with self._lock:
-            self._announce(gsi, InterruptKind.PULSED)
+            self._announce(gsi, InterruptKind.PULSED, device)
 
     def lower_all(self, device: str) -> None:
         """Deassert all lines of a device that is gone, whatever it left them at."""
@@ -112,11 +116,11 @@ class InterruptController:
             del self._asserting[gsi]
         if was_asserted != bool(lines):
             kind = InterruptKind.ASSERTED if lines else InterruptKind.DEASSERTED
-            self._announce(gsi, kind)
+            self._announce(gsi, kind, line.device)
 
-    def _announce(self, gsi: int, kind: InterruptKind) -> None:
+    def _announce(self, gsi: int, kind: InterruptKind, device: str) -> None:
         self._generation += 1
-        event = InterruptEvent(self._generation, gsi, kind)
+        event = InterruptEvent(self._generation, gsi, kind, device)
         for listener in self._listeners:
             listener(event)
 
@@ -149,4 +153,4 @@ class InterruptLine:
 
     def pulse(self) -> None:
         """Fire once, as an edge: for message-signalled interrupts."""
-        self._controller.pulse(self.gsi)
+        self._controller.pulse(self.gsi, self.device)

@@ -25,6 +25,7 @@ Invariants:
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,8 +51,9 @@ from devicehost_server.model.errors import (
     hex_range,
 )
 from devicehost_server.model.in_flight import LOOKING_UP, Cells, InFlight, Nested
+from devicehost_server.model.initiator import Calls, Initiator, Observer
 from devicehost_server.model.io_transaction import IoManagerContext
-from devicehost_server.model.live_map import PAGE_SHIFTS, Live, Maps, Observer, observed
+from devicehost_server.model.live_map import PAGE_SHIFTS, Live, Maps
 from devicehost_server.model.resources import Resource
 
 PIO_OPERAND_SIZES = (1, 2, 4)
@@ -101,8 +103,11 @@ class IoManager:
         self.drain_timeout_s = drain_timeout_s
         self._lock_timeout_s = lock_timeout_s
         self._registered = Maps(AddressMap(Space.PIO), AddressMap(Space.MMIO))
-        self._live = Live.of(self._registered)  # the same traps, as the observer wraps them
+        self._live = Live.of(self._registered)
+        self._calls = Calls.of(self)
+        self._observing = threading.Lock()  # of the next two
         self._observer: Observer | None = None
+        self._initiators: weakref.WeakSet[Initiator] = weakref.WeakSet()
         self._counts: dict[str, AccessCounts] = {}
         self._writer = threading.Lock()
         self._writing_thread: int | None = None
@@ -325,7 +330,7 @@ class IoManager:
             DeviceBusy: as for `unregister_device_io`; the changes are published.
         """
         self._end(tx)
-        self._publish(Maps(tx.pio, tx.mmio), self._observer)
+        self._publish(Maps(tx.pio, tx.mmio))
         if wait:
             self.wait_until_idle(tx.removed)
 
@@ -368,11 +373,30 @@ class IoManager:
         """Whether the calling thread is in an access of `device`, however deep."""
         return any(trap.device is device for trap in self._in_flight.cell.traps())
 
+    # Who makes accesses, and who looks on.
+
+    def initiator(self, vcpu: int | None = None) -> Initiator:
+        """Return what makes the accesses of a vCPU, or of nobody in particular.
+
+        They can be observed. Accesses that are made on the manager itself can't.
+        """
+        initiator = Initiator(self._calls, vcpu)
+        with self._observing:
+            self._initiators.add(initiator)
+            self._bind(initiator)
+        return initiator
+
     def observe(self, observer: Observer | None) -> None:
-        """Show all accesses to `observer` from now on; None to nobody."""
-        tx = self.begin_tx()
-        self._end(tx)
-        self._publish(self._registered, observer)
+        """Show the accesses of all initiators to `observer` from now on; None to nobody."""
+        with self._observing:
+            self._observer = observer
+            for initiator in self._initiators:
+                self._bind(initiator)
+
+    def _bind(self, initiator: Initiator) -> None:
+        observer = self._observer
+        calls = self._calls
+        initiator.bind(calls if observer is None else observer.around(calls, initiator.vcpu))
 
     # For people and for tools.
 
@@ -383,6 +407,11 @@ class IoManager:
     def forget_counts(self, device: str) -> None:
         """Drop the counts of a device: one that comes later, of that name, begins at zero."""
         self._counts.pop(device, None)
+
+    def find(self, space: Space, address: int) -> Trap | None:
+        """Return the trap that an access at `address` finds."""
+        live = self._live.pio if space is Space.PIO else self._live.mmio
+        return live.find(address)
 
     def ranges(self) -> list[TrappedRange]:
         """List what is registered: PIO first, then MMIO, by address."""
@@ -410,11 +439,10 @@ class IoManager:
     def _owners(self) -> list[tuple[Space, int, int, DeviceIo]]:
         return [(bus.space, t.base, t.last, t.device) for bus in self._registered for t in bus]
 
-    def _publish(self, maps: Maps, observer: Observer | None) -> None:
+    def _publish(self, maps: Maps) -> None:
         """Replace the map that accesses see, and let the next transaction begin."""
         try:
-            live = Live.of(maps if observer is None else observed(maps, observer))
-            self._registered, self._live, self._observer = maps, live, observer
+            self._registered, self._live = maps, Live.of(maps)
         finally:
             self._release_writer()
 

@@ -1,14 +1,14 @@
 """What accesses look things up in: the address maps, in the shape that is fastest to read.
 
-The maps say what is registered. An observer, if there is one, puts its handlers around
-theirs. A table by page in front of each finds most traps in one step. All of it is made
-when a transaction commits, never changes after that, and is replaced as a whole.
+The maps say what is registered. A table by page in front of each finds most traps in one
+step. All of it is made when a transaction commits, never changes after that, and is
+replaced as a whole.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from devicehost_server.model.address_map import AddressMap, Space, Trap
 
@@ -17,13 +17,6 @@ PAGE_SHIFTS = {Space.PIO: 3, Space.MMIO: 12}
 
 PAGES_MAX = 16
 """The longest range that stands in the page table, in pages."""
-
-
-class Observer(Protocol):
-    """Sees accesses pass: it wraps what a trap calls, so that it costs nothing unless armed."""
-
-    def wrap(self, trap: Trap, space: Space) -> Trap:
-        """Return `trap` with other handlers, which call its own."""
 
 
 class PageTable:
@@ -74,11 +67,3 @@ class Live:
     def of(cls, maps: Maps) -> Live:
         """Make tables of maps."""
         return cls(PageTable(maps.pio), PageTable(maps.mmio))
-
-
-def observed(maps: Maps, observer: Observer) -> Maps:
-    """Return `maps` with the handlers that `observer` puts around them."""
-    pio, mmio = (
-        AddressMap(bus.space, tuple(observer.wrap(trap, bus.space) for trap in bus)) for bus in maps
-    )
-    return Maps(pio, mmio)

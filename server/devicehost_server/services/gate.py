@@ -37,17 +37,26 @@ class Gate(grpc.ServerInterceptor):
         allowed_names: the names (certificate subject's common name, or a subject
             alternative name) of the peers that may call; None for everybody who gets
             through. Peers without a certificate (a Unix socket's) always may.
+        of_service: likewise for single services, by their full names, in addition.
         streams_max: how many streams may be open, and accesses made, at once. Each holds a
             worker.
 
     Attributes:
         draining: whether it takes no new work.
+        streams: how many streams are open, and accesses made.
     """
 
-    def __init__(self, allowed_names: frozenset[str] | None, streams_max: int) -> None:
+    def __init__(
+        self,
+        allowed_names: frozenset[str] | None,
+        streams_max: int,
+        of_service: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         self._allowed_names = allowed_names
+        self._of_service = dict(of_service or {})
         self._streams_max = streams_max
         self._streams = threading.BoundedSemaphore(streams_max)
+        self.streams = 0
         self.draining = False
         self._gated: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -91,7 +100,7 @@ class Gate(grpc.ServerInterceptor):
 
         def gated(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                self._admit(context, works=works)
+                self._admit(context, method, works=works)
                 with slot():
                     return behavior(request, context)
             except DeviceHostError as error:
@@ -106,7 +115,7 @@ class Gate(grpc.ServerInterceptor):
 
         def gated(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                self._admit(context, works=works)
+                self._admit(context, method, works=works)
                 with self._stream_slot():
                     yield from behavior(request, context)
             except DeviceHostError as error:
@@ -117,9 +126,11 @@ class Gate(grpc.ServerInterceptor):
 
         return gated
 
-    def _admit(self, context: grpc.ServicerContext, *, works: bool) -> None:
+    def _admit(self, context: grpc.ServicerContext, method: str, *, works: bool) -> None:
         if self._allowed_names is not None:
             self._check_peer(context, self._allowed_names)
+        if (of_service := self._of_service.get(method.split("/")[1])) is not None:
+            self._check_peer(context, of_service)
         if works and self.draining:
             raise Draining("the server is stopping and takes no new work")
 
@@ -146,9 +157,11 @@ class Gate(grpc.ServerInterceptor):
                 " workers allow; close one, or raise --streams-max",
                 allowed=self._streams_max,
             )
+        self.streams += 1
         try:
             yield
         finally:
+            self.streams -= 1
             self._streams.release()
 
 

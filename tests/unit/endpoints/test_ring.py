@@ -62,7 +62,7 @@ def io(board: Board) -> IoManager:
 
 @pytest.fixture
 def ring(io: IoManager) -> Iterator[WatchedRing]:
-    ring = WatchedRing(io)
+    ring = WatchedRing(io.initiator)
     yield ring
     ring.close()
     assert ring.join(WAIT_S)
@@ -147,7 +147,7 @@ def test_all_posted_writes_arrive_in_order(ring: WatchedRing) -> None:
 
     device, io = Sequence(), IoManager()
     io.register_device_io(device, [MmioAddressRange(BASE, 8)])
-    ring._io = io
+    ring._accesses_of = io.initiator
     ring.open_queue(3)
     with attached(ring, 3) as client:
         for number in range(count):
@@ -305,7 +305,7 @@ def relieve(ring: Ring) -> None:
 def test_a_poller_that_is_relieved_when_it_is_about_to_sleep_takes_no_queue_along(
     io: IoManager,
 ) -> None:
-    ring = RelievedRing(io, spin_s=0)
+    ring = RelievedRing(io.initiator, spin_s=0)
     for queue in (0, 1):
         ring.open_queue(queue)
     with attached(ring, 0) as first, attached(ring, 1) as second:
@@ -351,7 +351,7 @@ def test_a_queue_for_which_there_is_no_thread_can_be_opened_later(
     io: IoManager, monkeypatch: pytest.MonkeyPatch, opened: int
 ) -> None:
     before = open_fds(), threading.active_count()
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     for queue in range(opened):
         ring.open_queue(queue)
     with monkeypatch.context() as patched:
@@ -437,7 +437,7 @@ def test_closing_does_not_wait_for_the_access_that_is_being_made_but_joining_doe
     io: IoManager, gate: Gate
 ) -> None:
     before = open_fds()
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     ring.open_queue(0)
     with attached(ring) as client:
         client.post(Operation.MMIO_READ, 0x1000, b"1234")
@@ -559,7 +559,7 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
     io: IoManager,
 ) -> None:
     longest_s = 0.05  # so long that a busy machine can't often make a near access a far one
-    ring = Ring(io, spin_s=longest_s)
+    ring = Ring(io.initiator, spin_s=longest_s)
     ring.open_queue(0)
 
     assert ring._poller is not None
@@ -582,7 +582,7 @@ def test_the_poller_spins_less_where_accesses_are_far_apart_and_more_where_they_
 
 
 def test_without_spinning_every_access_is_made_all_the_same(io: IoManager) -> None:
-    ring = Ring(io, spin_s=0)
+    ring = Ring(io.initiator, spin_s=0)
     ring.open_queue(0)
     with attached(ring, spin_s=0) as client:
         for number in range(500):
@@ -610,7 +610,7 @@ def test_the_generation_in_the_ring_counts_the_interrupt_of_an_access_that_has_r
     interrupts = InterruptController()
     io.register_device_io(Alarm(interrupts.line(5, "alarm")), [MmioAddressRange(0x1000, 1)])
     interrupts.pulse(30)
-    ring = Ring(io, interrupts=interrupts)
+    ring = Ring(io.initiator, interrupts=interrupts)
     ring.open_queue(0)
     with attached(ring) as client:
         assert client.interrupt_generation == 1  # it begins with what was before
@@ -632,7 +632,7 @@ def test_a_ring_is_made_while_interrupts_change_and_does_not_miss_the_last(io: I
 
     with ThreadPoolExecutor(1) as pool:
         changing = pool.submit(change)
-        rings = [Ring(io, interrupts=interrupts) for _ in range(50)]
+        rings = [Ring(io.initiator, interrupts=interrupts) for _ in range(50)]
         stop.set()
         changing.result(WAIT_S)
     found = {word(ring, INTERRUPT_GENERATION) for ring in rings}
@@ -653,7 +653,7 @@ def test_interrupts_that_change_while_rings_close_touch_no_memory_that_is_gone(
     with ThreadPoolExecutor(1) as pool:
         changing = pool.submit(change)
         for queues in (0, 1) * 50:
-            ring = Ring(io, interrupts=interrupts)
+            ring = Ring(io.initiator, interrupts=interrupts)
             for queue in range(queues):
                 ring.open_queue(queue)
             ring.close()
@@ -716,7 +716,7 @@ def test_a_client_that_hides_that_the_server_sleeps_is_served_late(
 def test_eventfds_that_the_client_has_filled_stop_nobody_but_itself(
     io: IoManager, *, blocking: bool
 ) -> None:
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     ring.open_queue(0)
     with attached(ring) as client:
         wait_until(lambda: is_asleep(ring))
@@ -753,7 +753,7 @@ def bus_of_two(honest: Board, target: Board) -> IoManager:
 
 def test_scribbling_over_one_queue_does_not_touch_another(ring: WatchedRing, board: Board) -> None:
     target = Board(0x1000, PORT)
-    ring._io = bus_of_two(board, target)
+    ring._accesses_of = bus_of_two(board, target).initiator
     for queue in (0, 1):
         ring.open_queue(queue)
     with (
@@ -784,7 +784,7 @@ def test_scribbling_over_everything_harms_no_other_client(board: Board) -> None:
     with ExitStack() as closing:
         rings = []
         for _ in range(2):
-            rings.append(Ring(io))
+            rings.append(Ring(io.initiator))
             closing.callback(rings[-1].join, WAIT_S)
             closing.callback(rings[-1].close)
             rings[-1].open_queue(0)
@@ -815,7 +815,7 @@ def test_scribbling_over_everything_harms_no_other_client(board: Board) -> None:
 def test_closing_frees_everything_once(io: IoManager) -> None:
     before = open_fds(), threading.active_count()
     for opened in (0, 1, 3):
-        ring = Ring(io)
+        ring = Ring(io.initiator)
         for queue in range(opened):
             ring.open_queue(queue)
         ring.close()
@@ -827,7 +827,7 @@ def test_closing_frees_everything_once(io: IoManager) -> None:
 def test_closing_does_not_wait_until_the_poller_looks_again(io: IoManager) -> None:
     took_s = 0.0
     for _ in range(20):
-        ring = WatchedRing(io)
+        ring = WatchedRing(io.initiator)
         ring.open_queue(0)
         ring.until_asleep()
         began = time.monotonic()
@@ -838,7 +838,7 @@ def test_closing_does_not_wait_until_the_poller_looks_again(io: IoManager) -> No
 
 
 def test_a_closed_ring_opens_no_queue(io: IoManager) -> None:
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     ring.close()
     before = threading.active_count()
     with pytest.raises(ValueError, match="queue 0 of a ring that is closed"):
@@ -855,7 +855,7 @@ def test_a_device_that_keeps_a_part_of_the_memory_does_not_stop_the_closing(
         [memoryview(data), (ctypes.c_char * 4).from_buffer(data)]
     )
     before = open_fds()
-    ring = Ring(io)
+    ring = Ring(io.initiator)
     ring.open_queue(0)
     with attached(ring) as client:
         client.mmio_read(BASE, 4)
@@ -881,7 +881,7 @@ def test_a_ring_that_cannot_be_made_leaves_nothing_behind(io: IoManager) -> None
         # The lowest free descriptor is about as high as there are descriptors.
         resource.setrlimit(resource.RLIMIT_NOFILE, (before + allowed, limits[1]))
         try:
-            Ring(io).close()
+            Ring(io.initiator).close()
         except OSError:
             continue
         finally:
@@ -895,7 +895,7 @@ def test_a_ring_that_cannot_be_made_leaves_nothing_behind(io: IoManager) -> None
 
 def test_a_thousand_rings_leave_nothing_behind(io: IoManager) -> None:
     def live(*, with_client: bool) -> None:
-        ring = Ring(io)
+        ring = Ring(io.initiator)
         ring.open_queue(0)
         if with_client:
             with attached(ring) as client:

@@ -182,21 +182,6 @@ def test_the_range_is_free_for_others_while_the_old_access_is_still_in_flight(
     inside.result(WAIT_S)
 
 
-def test_an_access_through_an_observer_is_waited_for(
-    pool: ThreadPoolExecutor, hasty: IoManager, gate: Gate
-) -> None:
-    class Wrapper:
-        def wrap(self, trap: Trap, _space: Space) -> Trap:
-            return replace(trap, read=trap.read)  # another object, the same token
-
-    hasty.register_device_io(gate, [REGISTERS])
-    hasty.observe(Wrapper())
-    enter(pool, hasty, gate)
-    hasty.observe(None)
-    with pytest.raises(DeviceBusy):
-        hasty.unregister_device_io([REGISTERS])
-
-
 def test_who_commits_without_waiting_can_wait_later(
     pool: ThreadPoolExecutor, hasty: IoManager, gate: Gate
 ) -> None:

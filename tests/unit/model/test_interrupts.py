@@ -53,7 +53,10 @@ def test_a_line_asserts_and_deasserts_its_gsi(
     assert (line.asserted, controller.asserted()) == (True, [4])
     line.set_level(asserted=False)
     assert (line.asserted, controller.asserted()) == (False, [])
-    assert heard == [InterruptEvent(1, 4, ASSERTED), InterruptEvent(2, 4, DEASSERTED)]
+    assert heard == [
+        InterruptEvent(1, 4, ASSERTED, "uart0"),
+        InterruptEvent(2, 4, DEASSERTED, "uart0"),
+    ]
 
 
 def test_the_level_that_a_line_has_already_is_no_change(
@@ -98,7 +101,7 @@ def test_a_pulse_is_one_event_and_holds_no_level(
     controller.pulse(25)
     assert not line.asserted
     assert controller.asserted() == []
-    assert heard == [InterruptEvent(1, 24, PULSED), InterruptEvent(2, 25, PULSED)]
+    assert heard == [InterruptEvent(1, 24, PULSED, "disk0"), InterruptEvent(2, 25, PULSED, "")]
 
 
 # Listeners.
@@ -114,7 +117,7 @@ def test_subscribing_returns_the_moment_that_the_first_event_follows(
     assert controller.subscribe(events.append) == (2, [9])
     assert events == []
     line.set_level(asserted=False)
-    assert events == [InterruptEvent(3, 9, DEASSERTED)]
+    assert events == [InterruptEvent(3, 9, DEASSERTED, "acpi")]
     assert controller.generation == 3
 
 

@@ -209,7 +209,6 @@ def test_a_second_transaction_of_the_same_thread_is_refused_not_waited_for(
             manager.begin_tx,
             lambda: manager.register_device_io(Digit(2), [HIGH]),
             lambda: manager.unregister_device_io([LOW]),
-            lambda: manager.observe(None),
         ):
             with pytest.raises(BadTransaction, match="this thread has a transaction open"):
                 change()

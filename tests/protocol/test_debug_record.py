@@ -1,0 +1,150 @@
+"""DebugService.Record: everything, in a file that tells of itself; or an end with a reason."""
+
+from __future__ import annotations
+
+import io
+
+import grpc
+import pytest
+
+from daemonlab import Lab, refused, wait_until
+from debugwire import LCR, SCR, UART, DebugWire, Streaming
+from devicehost.access_status import AccessStatus
+from devicehost.recording import Recording
+from devicehost.recording.events import Access, Event, Interrupt, Plugged, Unplugged
+from devicehost_client import DeviceHost
+from devicehost_server.debug.taps import BACKLOG_MAX
+from devicehost_server.services.debug_streams import CHUNK_MAX
+from testdevices import FAULT, LEVEL
+
+BASE = 0xD000_0000
+UNDERWAY_MAX = 16 << 20
+"""More than gRPC takes from the server before the client reads, in bytes."""
+
+
+@pytest.fixture
+def wire(lab: Lab, host: DeviceHost) -> DebugWire:
+    """The service, where a UART and a device that can fail are plugged."""
+    host.hotplug.plug("uart16550", device_id="uart0")
+    host.hotplug.plug("register", {"base": str(BASE), "irq": "9"}, device_id="r")
+    return DebugWire(lab.channel())
+
+
+class Recorder:
+    """What came of a recording so far."""
+
+    def __init__(self, stream: Streaming) -> None:
+        self._stream = stream
+        self.data = stream.next().data
+
+    def until(self, address: int) -> None:
+        """Take chunks until an access at an address is in them."""
+        while not any(isinstance(e, Access) and e.address == address for e in self.events()):
+            chunk = self._stream.next().data
+            assert 0 < len(chunk) <= CHUNK_MAX
+            self.data += chunk
+
+    def recording(self) -> Recording:
+        return Recording.read(io.BytesIO(self.data))
+
+    def events(self) -> list[Event]:
+        return list(self.recording())
+
+
+def test_a_recording_begins_with_the_state_of_all_devices(
+    wire: DebugWire, host: DeviceHost
+) -> None:
+    host.vcpu(0).pio_write(UART + SCR, 1, 0x42)
+    with wire.record() as stream:
+        recorder = Recorder(stream)
+        host.vcpu(0).pio_write(UART + LCR, 1, 3)
+        recorder.until(UART + LCR)
+    header = recorder.recording().header
+    devices = {device.id: device for device in header.devices}
+    assert devices.keys() == {"uart0", "r"}
+    assert devices["uart0"].type == "uart16550"
+    state = devices["uart0"].state
+    assert state is not None
+    assert state["scratch"] == 0x42
+
+
+def test_all_that_happens_is_in_it_in_order(wire: DebugWire, host: DeviceHost) -> None:
+    with wire.record() as stream:
+        recorder = Recorder(stream)
+        vcpu = host.vcpu(1)
+        vcpu.mmio_write(BASE + LEVEL, 1, 1)
+        vcpu.mmio_read(BASE + FAULT, 4)
+        host.hotplug.plug("uart16550", {"base": "0x2f8", "irq": "3"}, device_id="uart1")
+        vcpu.pio_write(UART + LCR, 1, 3)
+        recorder.until(UART + LCR)  # a device that goes at once is not in it
+        host.hotplug.unplug("uart1")
+        vcpu.pio_write(UART + SCR, 1, 7)
+        recorder.until(UART + SCR)
+    events = recorder.events()
+    accesses = [event for event in events if isinstance(event, Access)]
+    assert [(each.vcpu, each.address, each.status) for each in accesses] == [
+        (1, BASE + LEVEL, AccessStatus.OK),
+        (1, BASE + FAULT, AccessStatus.DEVICE_FAULT),
+        (1, UART + LCR, AccessStatus.OK),
+        (1, UART + SCR, AccessStatus.OK),
+    ]
+    assert [event.gsi for event in events if isinstance(event, Interrupt)] == [9]
+    assert [event.device["id"] for event in events if isinstance(event, Plugged)] == ["uart1"]
+    assert [event.device for event in events if isinstance(event, Unplugged)] == ["uart1"]
+
+
+def test_what_other_devices_do_is_not_in_a_recording_of_some(
+    wire: DebugWire, host: DeviceHost
+) -> None:
+    with wire.record("uart0") as stream:
+        recorder = Recorder(stream)
+        host.vcpu(0).mmio_write(BASE, 4, 1)
+        host.vcpu(0).pio_write(UART + SCR, 1, 7)
+        recorder.until(UART + SCR)
+    assert [device.id for device in recorder.recording().header.devices] == ["uart0"]
+    assert {event.address for event in recorder.events() if isinstance(event, Access)} == {
+        UART + SCR
+    }
+
+
+def test_a_device_that_is_not_there_cannot_be_recorded(wire: DebugWire) -> None:
+    with refused(grpc.StatusCode.NOT_FOUND, "NO_SUCH_DEVICE"), wire.record("none") as stream:
+        stream.next()
+
+
+def test_who_does_not_keep_up_gets_a_recording_that_was_cut(
+    wire: DebugWire, host: DeviceHost
+) -> None:
+    with wire.record() as stream:
+        first = stream.next().data
+        data = bytes(3072)
+        for _ in range((BACKLOG_MAX + UNDERWAY_MAX) // len(data)):
+            host.vcpu(0).mmio_write_from(BASE + 0x100, data)
+        rest = [first]
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "RECORDING_TOO_SLOW"):
+            for message in stream:
+                rest.append(message.data)  # noqa: PERF401 # what came before the end counts
+    recording = Recording.read(io.BytesIO(b"".join(rest)))
+    events = list(recording)
+    assert events
+    assert not recording.is_complete
+
+
+def test_a_recording_that_ends_leaves_nothing_armed(wire: DebugWire, host: DeviceHost) -> None:
+    for _ in range(70):  # more than there are workers for streams
+        with wire.record() as stream:
+            stream.next()
+    wait_until(lambda: not wire.inspect("debug/feeds").nodes)
+    host.vcpu(0).pio_write(UART + SCR, 1, 7)
+
+
+def test_a_recording_ends_when_the_server_stops(
+    lab: Lab, wire: DebugWire, host: DeviceHost
+) -> None:
+    with wire.record() as stream:
+        recorder = Recorder(stream)
+        host.vcpu(0).pio_write(UART + SCR, 1, 7)
+        recorder.until(UART + SCR)
+        lab.server.stop()
+        with refused(grpc.StatusCode.UNAVAILABLE, "DRAINING"):
+            list(stream)

@@ -62,7 +62,7 @@ $(VENV)/bin/python:
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 
 $(INSTALLED): pyproject.toml $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[server,unicorn]' --group test --group fuzz
+	$(BIN)/pip install --quiet --editable '.[server,debug,unicorn]' --group test --group fuzz
 	touch $@
 
 $(LINTERS): $(INSTALLED)

@@ -20,9 +20,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
@@ -42,6 +43,9 @@ from devicehost_client.transports import TOOL_VCPU, Transport
 from devicehost_client.transports.grpc_stream import GrpcStreamTransport
 from devicehost_client.transports.local import LocalTransport
 from devicehost_client.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from devicehost_client.debug import Debug
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +136,7 @@ class DeviceHost:
         resources: the pools.
         interrupts: delivery of interrupts to callbacks, or to eventfds.
         memory: the guest's memory, shared with the devices.
+        debug: remote debugging: trace, breakpoints, recording, and more.
         transport: the way that accesses take: `ring`, `socket` or `grpc-stream`.
     """
 
@@ -164,6 +169,14 @@ class DeviceHost:
             self._session.GetServer, session_service_pb2.GetServerRequest()
         )
         return response
+
+    @cached_property
+    def debug(self) -> Debug:
+        """Remote debugging: trace, breakpoints, recording, and more."""
+        # A VMM that runs its guest has no use for it, nor for what it needs.
+        from devicehost_client.debug import Debug  # noqa: PLC0415 # see above
+
+        return Debug(self._channel)
 
     def vcpu(self, index: int) -> Vcpu:
         """Return the access port of vCPU `index`; the same one each time.

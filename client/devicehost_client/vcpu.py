@@ -112,7 +112,9 @@ class Vcpu:
 
 def _forget_frames(error: BaseException) -> None:
     """Drop the tracebacks of an error that is kept: their frames hold a ring that is lost."""
+    seen: set[int] = set()  # what one error was made of may be what made another
     each: BaseException | None = error
-    while each is not None:
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
         each.__traceback__ = None
         each = each.__cause__ or each.__context__

@@ -40,6 +40,7 @@ from devicehost_server.endpoints.bus import Bus
 from devicehost_server.endpoints.connection import Connection
 from devicehost_server.model.device_io import DeviceIo, ReadableBuffer, WritableBuffer
 from devicehost_server.model.guest_memory import GuestMemory
+from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange, PioAddressRange
@@ -158,7 +159,7 @@ def _serve(pieces: list[Piece]) -> list[bytes]:
     interrupts, memory, io = InterruptController(), GuestMemory(), IoManager()
     device = Device(interrupts, memory)
     io.register_device_io(device, [MmioAddressRange(BASE, SIZE), PioAddressRange(PORT, SIZE)])
-    bus = Bus(io, interrupts, memory, instance_id=bytes(16), spin_s=0)
+    bus = Bus(io, interrupts, Holds(), memory, instance_id=bytes(16), spin_s=0)
     ours, theirs = socket.socketpair()
     ours.settimeout(0)
     with ours as peer, capture_logs() as logged:

@@ -48,6 +48,7 @@ from devicehost_server.endpoints.bus import Bus
 from devicehost_server.endpoints.sockets import BusSocket
 from devicehost_server.model.errors import MemoryNotMapped
 from devicehost_server.model.guest_memory import GuestMemory
+from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.resources import MmioAddressRange
@@ -69,7 +70,7 @@ class Server:
             Register(RegisterConfig(base=BASE, size=0x1000)), [MmioAddressRange(BASE, 0x1000)]
         )
         self.path = directory / "bus.sock"
-        bus = Bus(self.io, self.interrupts, self.memory, self.instance_id, spin_s=0)
+        bus = Bus(self.io, self.interrupts, Holds(), self.memory, self.instance_id, spin_s=0)
         self.socket = BusSocket(UnixListener(self.path), bus)
         self.socket.start()
 

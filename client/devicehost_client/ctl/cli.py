@@ -67,8 +67,12 @@ def exit_status(error: Exception) -> ExitStatus:
 def _run(options: argparse.Namespace) -> ExitStatus:
     options.verb.check(options)
     output = Output(sys.stdout, options.output)
+    status: ExitStatus
+    if options.verb.offline:
+        status = options.verb.run(Context(None, options, output))
+        return status
     with _connect(options) as host:
-        status: ExitStatus = options.verb.run(Context(host, options, output))
+        status = options.verb.run(Context(host, options, output))
     return status
 
 

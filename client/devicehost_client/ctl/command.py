@@ -51,14 +51,25 @@ class Context:
     """What a command works with.
 
     Attributes:
-        host: the connection; accesses that fail raise.
+        connection: to the server; None for a verb that is offline.
         options: the arguments.
         output: where the answer goes.
     """
 
-    host: DeviceHost
+    connection: DeviceHost | None
     options: argparse.Namespace
     output: Output
+
+    @property
+    def host(self) -> DeviceHost:
+        """The connection; accesses that fail raise.
+
+        Raises:
+            RuntimeError: the verb is offline, and yet wants one.
+        """
+        if self.connection is None:
+            raise RuntimeError("a verb that is offline has no connection")
+        return self.connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ class Verb:
         arguments: what it takes.
         check: looks at all arguments together, before there is a connection. Raises
             UsageError.
+        offline: whether it does without a server; no endpoint is needed then.
         json: what it gives with `-o json`.
         statuses: what its exit statuses mean, where that isn't the usual.
         examples: command lines.
@@ -121,6 +133,7 @@ class Verb:
     description: str = ""
     arguments: tuple[Argument, ...] = ()
     check: Callable[[argparse.Namespace], None] = _nothing_to_check
+    offline: bool = False
     json: str = ""
     statuses: Mapping[int, str] = field(default_factory=dict)
     examples: tuple[str, ...] = ()

@@ -7,7 +7,9 @@ a terminal would act on are escaped.
 
 from __future__ import annotations
 
+import enum
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO, TypeAlias
@@ -17,6 +19,16 @@ from devicehost_client.errors import RemoteError
 FORMATS = ("table", "json")
 
 Json: TypeAlias = str | int | float | bool | Sequence["Json"] | Mapping[str, "Json"] | None
+
+
+class Style(enum.Enum):
+    """How a line looks on a terminal that has colours. The values are ECMA-48's (SGR)."""
+
+    PLAIN = ""
+    BAD = "31"  # red
+    ODD = "33"  # yellow
+    STRONG = "1"  # bold
+
 
 _GAP = "  "
 _NOTHING = "-"
@@ -78,17 +90,25 @@ def format_error(error: Exception, output_format: str) -> str:
     return "".join(lines)
 
 
+def has_colours(stream: TextIO) -> bool:
+    """Whether colours make sense: it is a terminal, and nobody asked for none (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 class Output:
     """Where a command writes its answer.
 
     Args:
         stream: stdout.
         output_format: one of `FORMATS`.
+
+    Attributes:
+        is_json: whether it is for programs.
     """
 
     def __init__(self, stream: TextIO, output_format: str) -> None:
         self._stream = stream
-        self._is_json = output_format == "json"
+        self.is_json = output_format == "json"
 
     def show(self, shape: Json, table: Table) -> None:
         """Write an answer that is a table."""
@@ -96,17 +116,18 @@ class Output:
 
     def show_text(self, shape: Json, text: str) -> None:
         """Write an answer that is some text other than a table; it may be none at all."""
-        self._stream.write(json.dumps(shape, indent=2) + "\n" if self._is_json else text)
+        self._stream.write(json.dumps(shape, indent=2) + "\n" if self.is_json else text)
         self._stream.flush()
 
     def stream(self, columns: Mapping[str, int]) -> OutputStream:
         """Begin an answer of lines that come one by one.
 
         Args:
-            columns: the headers and the widths of their columns, in characters.
+            columns: the headers and the widths of their columns, in characters; none for an
+                answer that is no table.
         """
-        result = OutputStream(self._stream, list(columns.values()), is_json=self._is_json)
-        if not self._is_json:
+        result = OutputStream(self._stream, list(columns.values()), is_json=self.is_json)
+        if columns and not self.is_json:
             self._stream.write(_line(list(columns), result.widths))
             self._stream.flush()
         return result
@@ -123,19 +144,35 @@ class OutputStream:
         self.widths = widths
         self._stream = stream
         self._is_json = is_json
+        self._has_colours = not is_json and has_colours(stream)
 
     def json(self, shape: Json) -> None:
         """Write a line, if the output is JSON."""
         if self._is_json:
             self._write(json.dumps(shape) + "\n")
 
-    def row(self, *cells: str) -> None:
+    def row(self, *cells: str, style: Style = Style.PLAIN) -> None:
         """Write a line, if the output is a table."""
         if not self._is_json:
-            self._write(_line([_cell(text) for text in cells], self.widths))
+            self._write_styled(_line([_cell(text) for text in cells], self.widths), style)
 
-    def _write(self, line: str) -> None:
-        self._stream.write(line)
+    def text(self, line: str, style: Style = Style.PLAIN) -> None:
+        """Write a line that stands by itself, if the output is a table."""
+        if not self._is_json:
+            self._write_styled(printable(line) + "\n", style)
+
+    def prompt(self, text: str) -> None:
+        """Write the beginning of a line that somebody else ends, if the output is a table."""
+        if not self._is_json:
+            self._write(text)
+
+    def _write_styled(self, line: str, style: Style) -> None:
+        if self._has_colours and style.value:
+            line = f"\x1b[{style.value}m{line.removesuffix(chr(10))}\x1b[0m\n"
+        self._write(line)
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
         self._stream.flush()
 
 

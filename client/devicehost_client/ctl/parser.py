@@ -47,6 +47,11 @@ The options of devicehostctl itself, such as -o and --endpoint, can stand here a
 devicehostctl --help lists them.
 """
 
+_OUTPUT_NOTE = """\
+Here -o is another option; where that of devicehostctl is meant, write --output, or let it
+stand before the command.
+"""
+
 _STATUSES: Mapping[int, str] = {
     ExitStatus.OK: "done",
     ExitStatus.FAILED: "the server said no: the message, the reason and the facts are on stderr",
@@ -145,12 +150,14 @@ def _add_noun(choice: Any, noun: Noun) -> None:
 
 def _add_verb(choice: Any, verb: Verb) -> None:
     summary = f"{verb.summary[0].upper()}{verb.summary[1:]}."
+    taken = [flag for each in verb.arguments for flag in each.flags]
     parser = choice.add_parser(
         verb.name,
         help=verb.summary,
         description=_sections(summary, verb.description),
         epilog=_sections(
             _OPTIONS_NOTE,
+            _OUTPUT_NOTE if "-o" in taken else "",
             f"json:\n{_indented(verb.json)}",
             _statuses({**_STATUSES, **verb.statuses}),
             _examples(verb.examples),
@@ -158,15 +165,18 @@ def _add_verb(choice: Any, verb: Verb) -> None:
     )
     for each in verb.arguments:
         parser.add_argument(*each.flags, **each.keywords)
-    _add_options(parser)
+    _add_options(parser, taken=taken)
     parser.set_defaults(verb=verb, verb_parser=parser)
 
 
-def _add_options(parser: argparse.ArgumentParser, *, at_top: bool = False) -> None:
+def _add_options(
+    parser: argparse.ArgumentParser, *, at_top: bool = False, taken: Sequence[str] = ()
+) -> None:
     """Add the options of the program.
 
     Below the top they are taken as well, but help doesn't repeat them; and they have no
-    defaults there, so that they leave alone what was given before the command.
+    defaults there, so that they leave alone what was given before the command. A verb may
+    have options of its own by these names: `taken`.
     """
 
     def text(of_top: str) -> str:
@@ -189,8 +199,7 @@ def _add_options(parser: argparse.ArgumentParser, *, at_top: bool = False) -> No
     ):
         group.add_argument(flag, metavar="FILE", type=Path, default=default(None), help=text(what))
     group.add_argument(
-        "-o",
-        "--output",
+        *(flag for flag in ("-o", "--output") if flag not in taken),
         choices=FORMATS,
         default=default(FORMATS[0]),
         metavar="FORMAT",

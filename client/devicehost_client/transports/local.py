@@ -120,7 +120,7 @@ class LocalTransport:
         """Open the queue of a vCPU."""
         opened: Queue
         if self.name == "ring" and vcpu != TOOL_VCPU:
-            opened = RingQueue(self, self._timeout_s, self._spin_s)
+            opened = RingQueue(self, vcpu, self._timeout_s, self._spin_s)
         else:
             opened = SocketQueue(self)
         self._queues.append(opened)

@@ -43,12 +43,16 @@ class RingQueue:
 
     Args:
         attachments: finds the connection.
+        vcpu: whose accesses they are.
         timeout_s: how long an access may take, in seconds.
         spin_s: the longest to look for a completion before sleeping, in seconds.
     """
 
-    def __init__(self, attachments: Attachments, timeout_s: float, spin_s: float) -> None:
+    def __init__(
+        self, attachments: Attachments, vcpu: int, timeout_s: float, spin_s: float
+    ) -> None:
         self._attachments = attachments
+        self._vcpu = vcpu
         self._timeout_s = timeout_s
         self._spin_s = spin_s
         self._socket = SocketQueue(attachments)
@@ -133,7 +137,7 @@ class RingQueue:
             self._link, self._ring = attachment.link, attachment.ring
             producer, ring = None, attachment.ring
         if producer is None and ring is not None:
-            producer = self._producer = ring.open_queue(self._timeout_s, self._spin_s)
+            producer = self._producer = ring.open_queue(self._vcpu, self._timeout_s, self._spin_s)
         return producer
 
     def _detach(self) -> None:

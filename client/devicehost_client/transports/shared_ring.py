@@ -18,7 +18,7 @@ from devicehost.bus_regions import (
     REGION_STATUS,
     wake_up_offset,
 )
-from devicehost.ring.layout import INTERRUPT_GENERATION, BadRing, RingLayout
+from devicehost.ring.layout import HELD, INTERRUPT_GENERATION, BadRing, RingLayout
 from devicehost.ring.membarrier import is_offered, register
 from devicehost.ring.producer import Producer
 from devicehost.vfio_user import (
@@ -58,11 +58,14 @@ class SharedRing:
         weakref.finalize(self, _close_all, (doorbell, *wake_ups))
         ring = weakref.ref(self)
         link.when_lost(lambda: _wake_all(ring()))
+        words = self._words
+        link.is_held = lambda: words[HELD] != 0
 
-    def open_queue(self, timeout_s: float, spin_s: float) -> Producer | None:
+    def open_queue(self, vcpu: int, timeout_s: float, spin_s: float) -> Producer | None:
         """Have a queue polled, and return its end; None if all are in use.
 
         Args:
+            vcpu: whose accesses it will carry.
             timeout_s: how long an access may take, in seconds.
             spin_s: the longest to look for its completion before sleeping, in seconds.
 
@@ -73,7 +76,8 @@ class SharedRing:
         if queue is None:
             return None
         try:
-            self._link.write(REGION_STATUS, OPEN_QUEUE, queue.to_bytes(8, "little"))
+            what = queue.to_bytes(4, "little") + (vcpu + 1).to_bytes(4, "little")
+            self._link.write(REGION_STATUS, OPEN_QUEUE, what)
         except Refusal as error:
             raise ConnectionLost(f"queue {queue} of the ring is refused: {error}") from error
         return Producer(

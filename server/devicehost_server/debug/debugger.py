@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from devicehost.recording import Interrupt, InterruptKind
@@ -35,7 +36,7 @@ from devicehost_server.debug.states import States
 from devicehost_server.debug.taps import FlightTap, RecordTap, Tap, TraceTap
 from devicehost_server.device_info import DeviceEvent
 from devicehost_server.device_manager import DeviceManager
-from devicehost_server.model.errors import Draining
+from devicehost_server.model.errors import Draining, NoSuchDevice
 from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import (
     InterruptController,
@@ -284,9 +285,10 @@ class Debugger:
             feed.device_changed(event)
 
     def _changed_otherwise(self, device_id: str) -> None:
-        """A device got another state by other than an access."""
+        """A device was changed by other than an access, or its registers have other names."""
         self.breakpoints.learn_again(device_id)
         self.faults.learn_again(device_id)
-        for feed in tuple(self._feeds):
-            if isinstance(feed, RecordFeed):
-                feed.changed_otherwise(self._devices.get(device_id))
+        with suppress(NoSuchDevice):  # it went at once
+            info = self._devices.get(device_id)
+            for feed in tuple(self._feeds):
+                feed.changed_otherwise(info)

@@ -107,6 +107,9 @@ class TapFeed:
     def device_changed(self, event: DeviceEvent) -> None:
         """Take note that a device came or went. It returns at once."""
 
+    def changed_otherwise(self, info: DeviceInfo) -> None:
+        """Take note that a device was changed by other than an access, or has other names."""
+
     def _wait(self, seconds: float) -> None:
         self._closed.wait(seconds)
 
@@ -139,6 +142,7 @@ class TraceFeed(TapFeed):
         self._devices = wanted.devices | {each.device for each in matcher.targets}
         self._range = wanted.space, wanted.base, wanted.size
         self._arrived: dict[str, DeviceInfo] = {}
+        self._changed: dict[str, DeviceInfo] = {}
 
     def __enter__(self) -> Self:
         self._aim()
@@ -152,6 +156,7 @@ class TraceFeed(TapFeed):
             if not blocks:
                 self._wait(LOOK_S)
             for block in blocks:
+                self._learn_again()
                 for events in _batches(decode_block(block.data), BATCH_MAX):
                     found = (self._annotate(event) for event in events)
                     yield lost, [each for each in found if self._matcher.matches(each)]
@@ -170,6 +175,17 @@ class TraceFeed(TapFeed):
             self._aim([info])
         elif info.state is DeviceState.UNPLUGGED:
             self.tap.event(Unplugged(time.monotonic_ns(), info.id))
+
+    def changed_otherwise(self, info: DeviceInfo) -> None:
+        """Look at the device again before more is told of it."""
+        self._changed[info.id] = info
+
+    def _learn_again(self) -> None:
+        while self._changed:
+            _, info = self._changed.popitem()
+            with suppress(DeviceHostError):  # it is gone
+                record = self._records.of(info)
+                self._annotator.annotate(Plugged(time.monotonic_ns(), record.to_json()))
 
     def _annotate(self, event: Event) -> Annotated:
         if isinstance(event, Plugged):
@@ -281,7 +297,7 @@ class RecordFeed(TapFeed):
                 self.tap.event(Unplugged(time.monotonic_ns(), info.id))
 
     def changed_otherwise(self, info: DeviceInfo) -> None:
-        """Take note that a device got another state by other than an access."""
+        """Record the state that a device has now."""
         with self._lock:
             if info.id not in self._admitted:
                 return

@@ -26,6 +26,9 @@ from devicehost_server.services.errors import to_status
 
 _log = structlog.get_logger(__name__)
 
+# Calls that go into a device.
+_ENTERING = ("/devicehost.v1.IoService/Access", "/devicehost.v1.DebugService/")
+
 # What tells about the server but changes nothing goes on while it drains.
 _ALWAYS_SERVED = ("Get", "List", "Check", "Watch", "ServerReflectionInfo")
 
@@ -96,7 +99,7 @@ class Gate(grpc.ServerInterceptor):
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         works = _is_work(method)
         # A device that hangs may hold it as long as a stream does.
-        slot = self._stream_slot if method.endswith("/Access") else nullcontext
+        slot = self._stream_slot if method.startswith(_ENTERING) else nullcontext
 
         def gated(request: Any, context: grpc.ServicerContext) -> Any:
             try:

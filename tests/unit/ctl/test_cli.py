@@ -8,9 +8,11 @@ import grpc
 import pytest
 
 from devicehost_client import AccessTimeout, ConnectionLost, RemoteError
-from devicehost_client.ctl import main
+from devicehost_client.ctl import cli, main
 from devicehost_client.ctl.cli import exit_status
-from devicehost_client.ctl.command import CommandFailed, ExitStatus
+from devicehost_client.ctl.command import CommandFailed, Context, ExitStatus, Verb
+from devicehost_client.ctl.commands import COMMANDS
+from devicehost_client.ctl.parser import build
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -115,3 +117,25 @@ def test_an_error_tells_whether_the_server_said_no_or_said_nothing(
     error: Exception, status: ExitStatus
 ) -> None:
     assert exit_status(error) is status
+
+
+def test_a_verb_that_is_offline_needs_no_endpoint_and_has_no_connection(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(context: Context) -> ExitStatus:
+        with pytest.raises(RuntimeError, match="offline"):
+            _ = context.host
+        context.output.show_text({}, "done")
+        return ExitStatus.OK
+
+    verb = Verb("offline", run, summary="do it", offline=True)
+    monkeypatch.setattr(cli, "COMMANDS", (verb,))
+    assert main(["offline"]) == ExitStatus.OK
+    assert capsys.readouterr().out == "done"
+
+
+def test_a_verb_may_have_an_option_o_of_its_own() -> None:
+    options = build(COMMANDS).parse_args(["-o", "json", "record", "-o", "boot.rec"])
+    assert (options.output, options.file) == ("json", Path("boot.rec"))
+    options = build(COMMANDS).parse_args(["record", "-o", "boot.rec", "--output", "json"])
+    assert (options.output, options.file) == ("json", Path("boot.rec"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -11,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devicehost_client import ConnectionLost, RemoteError
-from devicehost_client.ctl.output import Output, Table, format_error, format_table, printable
+from devicehost_client.ctl.output import (
+    Output,
+    Style,
+    Table,
+    format_error,
+    format_table,
+    printable,
+)
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -133,3 +143,56 @@ def test_a_message_of_the_server_can_not_reach_the_terminal() -> None:
     text = format_error(error, "table")
     assert text.replace("\n", "").isprintable()
     assert len(text.splitlines()) == 4
+
+
+def on_a_terminal(write: Callable[[Output], None]) -> str:
+    """What a terminal gets."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "w", encoding="utf-8") as stream:  # noqa: PTH123 # it is a descriptor
+        write(Output(stream, "table"))
+    try:
+        return os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+
+
+def one_bad_line(output: Output) -> None:
+    output.stream({"EVENT": 8, "ID": 0}).row("\x1b[2J", "b", style=Style.BAD)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_line_is_coloured_on_a_terminal() -> None:
+    _, line = on_a_terminal(one_bad_line).splitlines()
+    assert line == "\x1b[31m\\x1b[2J   b\x1b[0m"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_line_is_not_coloured_when_nobody_wants_that(
+    terminal: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    terminal.setenv(variable, value)
+    assert on_a_terminal(one_bad_line).splitlines()[1] == "\\x1b[2J   b"
+
+
+def test_a_line_is_not_coloured_in_a_file() -> None:
+    stream = io.StringIO()
+    one_bad_line(Output(stream, "table"))
+    assert stream.getvalue().splitlines()[1] == "\\x1b[2J   b"
+
+
+def test_lines_that_stand_by_themselves_have_no_header_and_none_in_json() -> None:
+    as_table, as_json = io.StringIO(), io.StringIO()
+    for stream, output_format in ((as_table, "table"), (as_json, "json")):
+        lines = Output(stream, output_format).stream({})
+        lines.text("a\x07")
+        lines.prompt("(held) ")
+        lines.json({"event": "hit"})
+    assert as_table.getvalue() == "a\\x07\n(held) "
+    assert as_json.getvalue() == '{"event": "hit"}\n'

@@ -147,13 +147,15 @@ def test_every_level_has_help_with_exit_statuses_and_examples(
 )
 def test_the_examples_of_each_verb_are_right_usage(verb: Verb) -> None:
     assert verb.json
+    shown = set()
     for example in verb.examples:
         command = example.removeprefix("until ").partition(" |")[0].partition(" >")[0]
         name, *arguments = command.split()
         assert name == "devicehostctl"
         options = parse(*arguments)
-        assert options.verb is verb
-        verb.check(options)
+        options.verb.check(options)
+        shown.add(options.verb.name)
+    assert verb.name in shown  # others may come before it
 
 
 def test_a_new_verb_is_one_function_and_one_entry(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from devicehost.v1 import hotplug_service_pb2 as pb
 from devicehost_client.ctl.command import (
@@ -15,6 +16,8 @@ from devicehost_client.ctl.command import (
     argument,
     checked,
 )
+from devicehost_client.ctl.commands.device_registers import REGISTERS
+from devicehost_client.ctl.debug_shapes import REGISTER_HELP, register_shape
 from devicehost_client.ctl.numeral import number
 from devicehost_client.ctl.output import Table
 from devicehost_client.ctl.resource_text import format_resource
@@ -26,6 +29,7 @@ from devicehost_client.ctl.shapes import (
     state_name,
 )
 from devicehost_client.ctl.watching import end_with_its_reader
+from devicehost_client.debug import RegisterValue
 
 _WATCH_COLUMNS = {"GENERATION": 10, "EVENT": 10, "ID": 16, "TYPE": 12, "RESOURCES": 0}
 
@@ -42,8 +46,10 @@ def list_devices(context: Context) -> ExitStatus:
 
 
 def show(context: Context) -> ExitStatus:
-    """Show one device."""
-    _show(context, context.host.hotplug.get(context.options.id))
+    """Show one device, and maybe what its registers hold."""
+    device = context.host.hotplug.get(context.options.id)
+    found = context.host.debug.peek_all(device.id) if context.options.registers else None
+    _show(context, device, found)
     return ExitStatus.OK
 
 
@@ -111,8 +117,10 @@ def watch(context: Context) -> ExitStatus:
     return ExitStatus.OK
 
 
-def _show(context: Context, device: pb.Device) -> None:
-    """Show a device as fields, one below the other."""
+def _show(
+    context: Context, device: pb.Device, registers: Sequence[RegisterValue] | None = None
+) -> None:
+    """Show a device as fields, one below the other, and its registers likewise."""
     rows = [
         ("id", device.id),
         ("type", device.type),
@@ -125,7 +133,11 @@ def _show(context: Context, device: pb.Device) -> None:
         counts = device.accesses
         rows += [("reads", str(counts.reads)), ("writes", str(counts.writes))]
         rows += [("faults", str(counts.faults))]
-    context.output.show(device_shape(device), Table(("FIELD", "VALUE"), rows))
+    rows += [(each.name, str(each).partition(" = ")[2]) for each in registers or ()]
+    shape = device_shape(device)
+    if registers is not None:
+        shape["registers"] = [register_shape(each) for each in registers]
+    context.output.show(shape, Table(("FIELD", "VALUE"), rows))
 
 
 def _resources(device: pb.Device) -> str:
@@ -178,9 +190,22 @@ DEVICE = Noun(
             "show",
             show,
             summary="show a device: its configuration, resources and access counts",
-            arguments=(_ID,),
-            json=f"DEVICE\n\n{DEVICE_HELP}",
-            examples=("devicehostctl device show com1",),
+            arguments=(
+                _ID,
+                argument(
+                    "--registers",
+                    action="store_true",
+                    help="and what its registers hold, as 'peek' does",
+                ),
+            ),
+            json=(
+                'DEVICE, with --registers and "registers": [REGISTER]\n\n'
+                f"{DEVICE_HELP}\n{REGISTER_HELP}"
+            ),
+            examples=(
+                "devicehostctl device show com1",
+                "devicehostctl device show com1 --registers",
+            ),
         ),
         Verb(
             "plug",
@@ -235,6 +260,7 @@ DEVICE = Noun(
             json=f'{{"types": [TYPE]}}, or TYPE if one is named\n\n{DEVICE_TYPE_HELP}',
             examples=("devicehostctl device types", "devicehostctl device types uart16550"),
         ),
+        REGISTERS,
         Verb(
             "watch",
             watch,

@@ -1,16 +1,25 @@
-"""`interrupt`: the lines of the devices, as they move."""
+"""`interrupt`: the lines of the devices, as they move; and to move them by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from devicehost_client import ConnectionLost, DeviceHost
-from devicehost_client.ctl.command import Context, ExitStatus, Noun, Verb
+from devicehost_client.ctl.command import Context, ExitStatus, Noun, Verb, argument, checked
+from devicehost_client.ctl.numeral import U32_MAX, number
 from devicehost_client.ctl.watching import end_with_its_reader
+from devicehost_client.debug import InterruptKind
 
 _COLUMNS = {"EVENT": 10, "GSI": 0}
+
+_KINDS = {
+    "assert": InterruptKind.ASSERTED,
+    "deassert": InterruptKind.DEASSERTED,
+    "pulse": InterruptKind.PULSED,
+}
 
 _LOOK_AFTER_S = 1.0
 """How long nothing happens until we look whether the server is still there."""
@@ -74,6 +83,14 @@ def _changes(host: DeviceHost, queue: SimpleQueue[Change]) -> Iterator[Change]:
                 raise ConnectionLost("the server was restarted") from None
 
 
+def inject(context: Context) -> ExitStatus:
+    """Change an interrupt; say nothing."""
+    options = context.options
+    context.host.debug.inject_interrupt(options.gsi, _KINDS[options.change])
+    context.output.show_text({"gsi": options.gsi, "change": options.change}, "")
+    return ExitStatus.OK
+
+
 INTERRUPT = Noun(
     "interrupt",
     "interrupts of the devices",
@@ -95,6 +112,34 @@ INTERRUPT = Noun(
             ),
             statuses={ExitStatus.OK: "ended by SIGINT (Ctrl-C), or its reader is gone"},
             examples=("devicehostctl interrupt watch",),
+        ),
+        Verb(
+            "inject",
+            inject,
+            summary="change an interrupt, as a device would that has a line to it",
+            description=(
+                "What is asserted here stays so until it is deasserted here, whatever devices do\n"
+                "that share the interrupt. Nothing is printed."
+            ),
+            arguments=(
+                argument(
+                    "gsi",
+                    metavar="GSI",
+                    type=checked(partial(number, most=U32_MAX)),
+                    help="its global system interrupt number",
+                ),
+                argument(
+                    "change",
+                    metavar="CHANGE",
+                    choices=list(_KINDS),
+                    help="assert, deassert, or pulse (fire once, as a message-signalled one does)",
+                ),
+            ),
+            json='{"gsi", "change"}',
+            examples=(
+                "devicehostctl interrupt inject 4 assert",
+                "devicehostctl interrupt inject 24 pulse",
+            ),
         ),
     ),
 )

@@ -1,0 +1,149 @@
+"""What `top` knows of a server; it makes frames of that.
+
+model = Model()
+model.meet(server_info)
+model.place(devices, ranges)
+model.add(activity)
+frame = model.frame()
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from devicehost_client.ctl.top.frames import (
+    HISTORY_S,
+    Device,
+    DeviceLine,
+    Frame,
+    InterruptLine,
+    Range,
+    RangeLine,
+    RegisterLine,
+    ServerInfo,
+    Traffic,
+    Trail,
+)
+from devicehost_client.debug import Activity, PlaceActivity
+
+_NS = 1e9
+
+
+class Model:
+    """Takes what a server tells, and makes frames of it."""
+
+    def __init__(self) -> None:
+        self._server: ServerInfo | None = None
+        self._devices: dict[str, Device] = {}
+        self._ranges: tuple[Range, ...] = ()
+        self._forget()
+
+    def meet(self, server: ServerInfo) -> None:
+        """Take who the server is. Of another one than before, nothing is known yet."""
+        if self._server is not None and self._server.instance_id != server.instance_id:
+            self._forget()
+        self._server = server
+        self._met_at_s = self._now_s
+
+    def place(self, devices: Iterable[Device], ranges: Iterable[Range]) -> None:
+        """Take all devices, and the address map."""
+        self._devices = {each.id: each for each in devices}
+        self._ranges = tuple(sorted(ranges, key=lambda each: (each.space.value, each.base)))
+
+    def add(self, activity: Activity) -> None:
+        """Take what happened in an interval."""
+        interval_s = max(activity.interval_ns, 1) / _NS
+        self._activity = activity
+        self._now_s += interval_s
+        self._failures += sum(each.failures for each in activity.places)
+        self._gsis |= {each.gsi for each in activity.interrupts}
+        rates = dict.fromkeys(self._devices, 0.0)
+        for each in activity.places:
+            count = each.reads + each.writes
+            rates[each.device] = rates.get(each.device, 0.0) + count / interval_s
+        for device in self._trails.keys() - rates.keys():
+            rates[device] = 0.0
+        for device, rate in rates.items():
+            self._trails.setdefault(device, deque()).append((self._now_s, rate))
+        for device, trail in list(self._trails.items()):
+            while trail and trail[0][0] <= self._now_s - HISTORY_S:
+                trail.popleft()
+            if device not in self._devices and not any(rate for _, rate in trail):
+                del self._trails[device]
+
+    def frame(self) -> Frame:
+        """Return what is to be shown now."""
+        activity = self._activity
+        if activity is None:
+            return Frame(
+                server=self._server,
+                uptime_s=self._server.uptime_s if self._server else 0.0,
+                devices=tuple(self._device_lines((), 1.0)),
+                ranges=tuple(RangeLine(each, 0.0) for each in self._ranges),
+            )
+        interval_s = max(activity.interval_ns, 1) / _NS
+        places = activity.places
+        return Frame(
+            server=self._server,
+            uptime_s=self._server.uptime_s + self._now_s - self._met_at_s if self._server else 0.0,
+            interval_s=interval_s,
+            total=Traffic.of(places, interval_s),
+            failures=self._failures,
+            devices=tuple(self._device_lines(places, interval_s)),
+            registers=tuple(
+                RegisterLine(
+                    each.device,
+                    each.register,
+                    each.space,
+                    each.address,
+                    Traffic.of([each], interval_s),
+                )
+                for each in places
+            ),
+            interrupts=tuple(self._interrupt_lines(activity, interval_s)),
+            ranges=tuple(
+                RangeLine(each, _count(each, places) / interval_s) for each in self._ranges
+            ),
+            latency=activity.latency,
+        )
+
+    def _forget(self) -> None:
+        self._now_s = self._met_at_s = 0.0
+        self._activity: Activity | None = None
+        self._failures = 0
+        self._gsis: set[int] = set()
+        self._trails: dict[str, deque[tuple[float, float]]] = {}
+
+    def _device_lines(
+        self, places: Sequence[PlaceActivity], interval_s: float
+    ) -> Iterable[DeviceLine]:
+        found: dict[str, list[PlaceActivity]] = {}
+        for place in places:
+            found.setdefault(place.device, []).append(place)
+        for device_id in sorted({*self._devices, *self._trails}):
+            yield DeviceLine(
+                self._devices.get(device_id, Device(device_id, "")),
+                Traffic.of(found.get(device_id, ()), interval_s),
+                Trail(tuple(self._trails.get(device_id, ())), self._now_s),
+            )
+
+    def _interrupt_lines(self, activity: Activity, interval_s: float) -> Iterable[InterruptLine]:
+        found = {each.gsi: each for each in activity.interrupts}
+        owners: dict[int, list[str]] = {gsi: [] for gsi in self._gsis}
+        for device in self._devices.values():
+            for gsi in device.gsis:
+                owners.setdefault(gsi, []).append(device.id)
+        for gsi, devices in sorted(owners.items()):
+            each = found.get(gsi)
+            rate = each.count / interval_s if each else 0.0
+            yield InterruptLine(gsi, rate, each is not None and each.asserted, tuple(devices))
+
+
+def _count(place: Range, places: Iterable[PlaceActivity]) -> int:
+    """How many accesses went to a range."""
+    return sum(
+        each.reads + each.writes
+        for each in places
+        if each.space is place.space and place.base <= each.address <= place.last
+    )

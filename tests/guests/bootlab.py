@@ -1,0 +1,203 @@
+"""SeaBIOS's boot on a device server of another process, to be looked at from yet another one.
+
+    with booting(tmp_path) as boot:
+        with boot.host.debug.trace() as trace:
+            boot.start()
+            boot.finish()
+
+The devices are plugged and the VM is made when the block begins, but the guest runs only from
+`start` on: what is armed before sees its first access. As in `make demo`, accesses go through
+the ring. Nothing is answered in the server's place: should it be lost, or an access fail other
+than for want of a device, the boot ends with that error.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import pytest
+
+from ctllab import Ctl
+from daemonlab import WAIT_S, Daemon, daemon, wait_until
+from devicehost.recording.events import Operation, Space
+from devicehost_client import Answer, DeviceHost, Policy
+from devicehost_client.demo.guests import Guest, NoGuest, find_seabios, seabios_on_kvm
+from devicehost_client.port import AccessPort, ReadableBuffer, WritableBuffer
+
+T = TypeVar("T")
+
+_CACHE = Path(__file__).parents[2] / "build"
+
+
+class Note(NamedTuple):
+    """An access as the guest made it, and what came of it; an operand of a string access."""
+
+    space: Space
+    operation: Operation
+    address: int
+    size: int
+    data: bytes
+
+
+class NotingPort:
+    """Hands accesses on, and notes each that has come back.
+
+    Attributes:
+        notes: those that have come back, in order.
+        is_waiting: whether one hasn't.
+    """
+
+    def __init__(self, port: AccessPort) -> None:
+        self.notes: list[Note] = []
+        self.is_waiting = False
+        self._port = port
+
+    def mmio_read_into(self, address: int, data: WritableBuffer) -> None:
+        self.is_waiting = True
+        self._port.mmio_read_into(address, data)
+        self._note(Space.MMIO, Operation.READ, address, len(data), data)
+
+    def mmio_write_from(self, address: int, data: ReadableBuffer) -> None:
+        self.is_waiting = True
+        self._port.mmio_write_from(address, data)
+        self._note(Space.MMIO, Operation.WRITE, address, len(data), data)
+
+    def pio_read_into(self, port: int, data: WritableBuffer, size: int) -> None:
+        self.is_waiting = True
+        self._port.pio_read_into(port, data, size)
+        self._note(Space.PIO, Operation.READ, port, size, data)
+
+    def pio_write_from(self, port: int, data: ReadableBuffer, size: int) -> None:
+        self.is_waiting = True
+        self._port.pio_write_from(port, data, size)
+        self._note(Space.PIO, Operation.WRITE, port, size, data)
+
+    def _note(
+        self, space: Space, operation: Operation, address: int, size: int, data: ReadableBuffer
+    ) -> None:
+        operands = (bytes(data[at : at + size]) for at in range(0, len(data), size))
+        self.notes += (Note(space, operation, address, size, operand) for operand in operands)
+        self.is_waiting = False
+
+
+class Gathering(Generic[T]):
+    """Takes all that comes, on a thread of its own.
+
+    Attributes:
+        items: what has come so far.
+    """
+
+    def __init__(self, source: Iterable[T]) -> None:
+        self.items: list[T] = []
+        self._thread = threading.Thread(target=self._gather, args=(source,))
+        self._thread.start()
+
+    def join(self) -> list[T]:
+        """Return everything, when the source has ended."""
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+        return self.items
+
+    def _gather(self, source: Iterable[T]) -> None:
+        for item in source:
+            self.items.append(item)
+
+
+class Boot:
+    """A guest that is ready to boot.
+
+    Attributes:
+        ctl: `devicehostctl`, for the server of its devices.
+        host: the VMM's connection to that server.
+        port: what the guest's vCPU makes its accesses through.
+        folder: where the files of the consoles are.
+    """
+
+    def __init__(self, server: Daemon, host: DeviceHost, guest: Guest, folder: Path) -> None:
+        self.ctl = Ctl(server)
+        self.host = host
+        self.port = NotingPort(host.vcpu(0))
+        self.folder = folder
+        self._guest = guest
+        self._running: Future[None] = Future()
+        self._running.set_result(None)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the guest has said its last words."""
+        return self._guest.last_words.encode() in self.console(self._guest.console)
+
+    def console(self, device: str) -> bytes:
+        """What the guest has written to a console."""
+        return (self.folder / device).read_bytes()
+
+    def start(self) -> None:
+        """Let the guest run."""
+        running: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self._guest.run(self.port)
+            except BaseException as error:  # noqa: BLE001 # raised again by `stop`
+                running.set_exception(error)
+            else:
+                running.set_result(None)
+
+        self._running = running
+        threading.Thread(target=run, name="vcpu 0").start()
+
+    def finish(self) -> None:
+        """Wait until the boot has come to its end, as it does on healthy devices."""
+        wait_until(lambda: self.has_ended or self._running.done(), "the end of the boot")
+        self.stop()
+        debug = self.console("debug")
+        assert self.has_ended
+        assert b"Found 1 serial ports" in debug
+        assert b"PS2 keyboard initialized" in debug
+        assert b"imeout" not in debug
+        assert b"Booting from Hard Disk..." in self.console("com1")
+
+    def stop(self) -> None:
+        """End the guest, wherever it is."""
+        self._guest.stop()
+        self._running.result(WAIT_S)
+
+
+@contextmanager
+def booting(folder: Path, **options: Any) -> Iterator[Boot]:
+    """Make a server with the devices of a PC, and a guest beside it; or skip the test.
+
+    Args:
+        folder: an empty one.
+        options: how the VMM connects, see `connect`.
+    """
+    firmware = _firmware()
+    policy = Policy(failed=Answer.RAISE, no_server=Answer.RAISE)
+    with daemon(folder) as server:
+        host = server.host(transport="ring", policy=policy, **options)
+        guest = seabios_on_kvm(host, firmware)
+        boot = Boot(server, host, guest, folder)
+        try:
+            for device, (type_, config) in guest.devices.items():
+                placed = {key: value.format(folder=folder) for key, value in config.items()}
+                host.hotplug.plug(type_, placed, device_id=device)
+            yield boot
+        finally:
+            boot.stop()
+            guest.close()
+
+
+def _firmware() -> Path:
+    """SeaBIOS, if it can run here."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/kvm")
+    try:
+        return find_seabios(_CACHE)
+    except NoGuest as why:
+        pytest.skip(f"needs SeaBIOS: {why}")

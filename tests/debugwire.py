@@ -125,6 +125,31 @@ class Hits(Streaming):
         return message.ended.hit_id, message.ended.why
 
 
+class Recorded(Streaming):
+    """A recording, until it is finished."""
+
+    def __init__(self, stub: Any, request: pb.RecordRequest) -> None:
+        self._enough = threading.Event()
+        super().__init__(stub.Record(self._requests(request), timeout=CALL_S))
+
+    def finish(self) -> None:
+        """Half-close."""
+        self._enough.set()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._enough.set()
+        super().__exit__(kind, error, traceback)
+
+    def _requests(self, request: pb.RecordRequest) -> Iterator[pb.RecordRequest]:
+        yield request
+        self._enough.wait(CALL_S)
+
+
 class DebugWire:
     """The service.
 
@@ -143,9 +168,9 @@ class DebugWire:
         """Watch hits."""
         return Hits(self.call.WatchHits(pb.WatchHitsRequest(), timeout=CALL_S))
 
-    def record(self, *device_ids: str) -> Streaming:
+    def record(self, *device_ids: str) -> Recorded:
         """Record."""
-        return Streaming(self.call.Record(pb.RecordRequest(device_ids=device_ids), timeout=CALL_S))
+        return Recorded(self.call, pb.RecordRequest(device_ids=device_ids))
 
     def activity(self, interval_ms: int) -> Streaming:
         """Watch activity."""

@@ -27,6 +27,7 @@ def accesses(way: str, *, suffix: str = "", posted: bool = False) -> set[str]:
     return {name + suffix for name in waited_for | sent_off}
 
 
+WATCHED = ("traced", "unread", "recorded")
 NAMES = {
     *("dispatch.16", "dispatch.64", "dispatch.4096", "dispatch.locked"),
     *("allocate.100", "allocate.10000"),
@@ -34,6 +35,8 @@ NAMES = {
     *accesses("ring", posted=True),
     *("ring.read4.vcpu", "ring.write4.vcpu", "ring.read4.1vcpu", "ring.read4.2vcpu"),
     "ring.read4.locked",
+    *("ring.read4.undebugged", "ring.read4.unarmed"),
+    *(f"ring.read4.{how}{more}" for how in WATCHED for more in ("", ".added")),
     *accesses("socket", posted=True),
     *accesses("socket", suffix=".spin", posted=True),
     *accesses("grpc.stream", posted=True),
@@ -46,6 +49,7 @@ NAMES = {
 }
 WITH_KVM = {"kvm.exit", "kvm.share"}
 LIMITED = {
+    *("ring.read4.unarmed", *(f"ring.read4.{how}.added" for how in WATCHED)),
     *("dispatch.16", "dispatch.64", "dispatch.4096", "ring.read4", "ring.posted4"),
     *("socket.read4", "socket.read4.spin", "socket.posted4", "socket.posted4.spin"),
     "socket.read4.together",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import allocation
+import debugging
 import dispatch
 import grpc_ways
 import idle
@@ -35,6 +36,7 @@ PARTS: tuple[Callable[[Effort], Iterable[Result]], ...] = (
     allocation.results,
     inprocess.results,
     ring_way.results,
+    debugging.results,
     socket_ways.results,
     grpc_ways.results,
     polling.results,

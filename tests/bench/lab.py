@@ -56,13 +56,16 @@ class Lab:
 
 
 @contextmanager
-def server(*, spin_s: float | None = None) -> Iterator[Lab]:
+def server(*, spin_s: float | None = None, debug: bool = True) -> Iterator[Lab]:
     """Run a server.
 
     Args:
         spin_s: how long it looks before it sleeps, in seconds; None for its own choice.
+        debug: whether it offers debugging.
     """
     settings = {} if spin_s is None else {"DEVICEHOST_SPIN": str(spin_s)}
+    if not debug:
+        settings["DEVICEHOST_NO_DEBUG"] = "true"
     with tempfile.TemporaryDirectory(prefix="devicehost-bench-") as name:
         folder = Path(name)
         settings["PYTHONPATH"] = str(_install_device(folder / "packages"))

@@ -130,6 +130,11 @@ class Measured:
         pairs = zip(self.medians[name], self.medians[beside], strict=True)
         return median(subject / other for subject, other in pairs)
 
+    def difference(self, name: str, beside: str) -> float:
+        """How many nanoseconds a call of `name` takes more than one of `beside`."""
+        pairs = zip(self.medians[name], self.medians[beside], strict=True)
+        return median(subject - other for subject, other in pairs)
+
 
 def measure(cases: Sequence[Case], effort: Effort) -> Measured:
     """Measure all cases in turns."""

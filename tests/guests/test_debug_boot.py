@@ -48,6 +48,7 @@ fw.SELECTOR W 0x0000 KEY=0 signature
 fw.DATA R 0x51 -
 fw.SELECTOR W 0x0019 KEY=0x19 directory of files
 rtc.MEMORY_ABOVE_16M[1] R 0x01 -
+fw.SELECTOR W 0x8003 KEY=0x8003
 fw.SELECTOR W 0x0005 KEY=5 number of processors
 rtc.REG_A W 0x26 DV=2 32.768 kHz, RS=6 1024 Hz
 rtc.REG_B W 0x02 DM=0 BCD, H24=1 0 to 23

@@ -16,6 +16,7 @@ from devicehost_client import DeviceHost
 from devicehost_server.debug.taps import BACKLOG_MAX
 from devicehost_server.services.debug_streams import CHUNK_MAX
 from testdevices import FAULT, LEVEL
+from wire import CALL_S
 
 BASE = 0xD000_0000
 UNDERWAY_MAX = 16 << 20
@@ -66,6 +67,28 @@ def test_a_recording_begins_with_the_state_of_all_devices(
     state = devices["uart0"].state
     assert state is not None
     assert state["scratch"] == 0x42
+
+
+def test_a_recording_that_is_finished_has_all_that_was_done_before_and_an_end(
+    wire: DebugWire, host: DeviceHost
+) -> None:
+    vcpu = host.vcpu(0)
+    for count in (0, 1, 3000):
+        with wire.record() as stream:
+            data = stream.next().data
+            for number in range(count):
+                vcpu.pio_write(UART + SCR, 1, number & 0xFF)
+            stream.finish()
+            data += b"".join(message.data for message in stream)
+        recording = Recording.read(io.BytesIO(data))
+        written = [event.data[0] for event in recording if isinstance(event, Access)]
+        assert written == [number & 0xFF for number in range(count)]
+        assert (recording.is_complete, recording.damage) == (True, None)
+
+
+def test_a_recording_without_a_request_is_refused(wire: DebugWire) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST"):
+        next(wire.call.Record(iter(()), timeout=CALL_S))
 
 
 def test_all_that_happens_is_in_it_in_order(wire: DebugWire, host: DeviceHost) -> None:

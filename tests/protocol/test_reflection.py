@@ -84,6 +84,7 @@ def test_a_client_without_our_code_makes_an_access(lab: Lab, host: DeviceHost) -
     assert found["ours"] == []
     assert found["response"] == {"completion": {"data": "AQIDBA=="}}
     assert found["methods"] == {
+        "devicehost.v1.DebugService": found["methods"]["devicehost.v1.DebugService"],
         "devicehost.v1.HotplugService": [
             "GetDevice",
             "ListDeviceTypes",
@@ -104,4 +105,5 @@ def test_a_client_without_our_code_makes_an_access(lab: Lab, host: DeviceHost) -
         "grpc.health.v1.Health": found["methods"]["grpc.health.v1.Health"],
         "grpc.reflection.v1alpha.ServerReflection": ["ServerReflectionInfo"],
     }
+    assert {"Trace", "Record", "WatchHits"} <= set(found["methods"]["devicehost.v1.DebugService"])
     assert {"Check", "Watch"} <= set(found["methods"]["grpc.health.v1.Health"])

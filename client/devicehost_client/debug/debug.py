@@ -26,7 +26,7 @@ from devicehost.v1.debug_service_pb2_grpc import DebugServiceStub
 from devicehost_client.debug import wire
 from devicehost_client.debug.calls import debug_call
 from devicehost_client.debug.events import AccessFilter, RegisterValue, TraceEvent
-from devicehost_client.debug.feeds import Feed
+from devicehost_client.debug.feeds import Feed, FinishableFeed
 from devicehost_client.debug.recorder import FileRecorder
 from devicehost_client.debug.spoils import Fault
 from devicehost_client.debug.stops import Breakpoint, Hit, HoldEnded
@@ -70,7 +70,7 @@ class Debug:
         )
         return Feed(self._stub.Trace, request, wire.from_trace)
 
-    def record(self, devices: Collection[str] = ()) -> Feed[bytes]:
+    def record(self, devices: Collection[str] = ()) -> FinishableFeed[bytes]:
         """Record all that happens from now on, to be replayed.
 
         Args:
@@ -85,7 +85,7 @@ class Debug:
                 was cut.
         """
         request = pb.RecordRequest(device_ids=sorted(devices))
-        return Feed(self._stub.Record, request, lambda response: (response.data,))
+        return FinishableFeed(self._stub.Record, request, lambda response: (response.data,))
 
     def record_to(self, path: Path, devices: Collection[str] = ()) -> FileRecorder:
         """Record into a file until what is returned is closed: use it as a context manager.

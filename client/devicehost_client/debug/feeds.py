@@ -7,6 +7,7 @@ with host.debug.trace() as trace:
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -93,3 +94,32 @@ class Feed(Iterator[_T], Generic[_T]):
                 raise StopIteration from None
             raise translated(error) from error
         self._items.extend(self._read(response))
+
+
+class FinishableFeed(Feed[_T]):
+    """What a stream brings that the server ends well when one has enough.
+
+    Args: as those of `Feed`.
+    """
+
+    def __init__(
+        self,
+        method: Any,
+        request: Any,
+        read: Callable[[Any], Iterable[_T]],
+    ) -> None:
+        self._finished = threading.Event()
+        super().__init__(method, self._requests(request), read)
+
+    def finish(self) -> None:
+        """Have enough: what is left still comes, and then there is no next."""
+        self._finished.set()
+
+    def close(self) -> None:
+        """End it at once. A thread that waits for the next finds that there is none."""
+        self._finished.set()
+        super().close()
+
+    def _requests(self, request: Any) -> Iterator[Any]:
+        yield request
+        self._finished.wait()

@@ -4,9 +4,8 @@
         run_the_guest()
     print(recorder.written)
 
-The server sends what comes next in the file, and can't know when one has seen enough. So
-the file is ended here: what is left of a chunk that hasn't come whole is cut off, and the
-end of a complete recording put there.
+The server sends what comes next in the file. Told that it is enough, it sends what is left,
+and the end. If it can't, the file is a recording that was cut after its last whole chunk.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from devicehost.recording import file_end
 from devicehost.recording.layout import CHUNK, END, START
-from devicehost_client.debug.feeds import Feed
-from devicehost_client.errors import ClientError
+from devicehost_client.debug.feeds import FinishableFeed
+from devicehost_client.errors import ClientError, ConnectionLost
 
-LINGER_S = 0.5
-"""How long it goes on after it was told to stop, for what the server still holds back."""
+FINISH_S = 30.0
+"""How long the server may take to send what is left, in seconds."""
 
 
 class Chunks:
@@ -97,7 +95,7 @@ class FileRecorder:
         ClientError: the server can't be reached, or refuses. There is no file then.
     """
 
-    def __init__(self, path: Path, record: Callable[[], Feed[bytes]]) -> None:
+    def __init__(self, path: Path, record: Callable[[], FinishableFeed[bytes]]) -> None:
         self._feed = record()
         try:
             self._file: BinaryIO = path.open("wb")
@@ -105,7 +103,6 @@ class FileRecorder:
             self._feed.close()
             raise
         self._chunks = Chunks()
-        self._ending = 0
         self._failure: Exception | None = None
         self._ended = threading.Event()
         self._closing = threading.Lock()
@@ -115,7 +112,7 @@ class FileRecorder:
     @property
     def written(self) -> int:
         """How many bytes there are so far, in whole chunks."""
-        return self._chunks.whole + self._ending
+        return self._chunks.whole
 
     @property
     def events(self) -> int:
@@ -126,22 +123,20 @@ class FileRecorder:
         """Return when it has ended by itself; or after a while, and then False."""
         return self._ended.wait(timeout_s)
 
-    def close(self, *, linger_s: float = LINGER_S) -> None:
+    def close(self) -> None:
         """End the recording, and the file.
-
-        Args:
-            linger_s: how long to go on, for what the server still holds back.
 
         Raises:
             RemoteError: the server ended it before, such as with RECORDING_TOO_SLOW. The
                 file has what came until then, and isn't marked as complete.
-            ConnectionLost: the server is gone; likewise.
+            ConnectionLost: the server is gone, or sends no end; likewise.
             OSError: the file couldn't be written; likewise, as far as there is one.
         """
         with self._closing:
             if self._file.closed:
                 return
-            self._ended.wait(linger_s)
+            self._feed.finish()
+            self._ended.wait(FINISH_S)
             self._feed.close()
             self._thread.join()
             try:
@@ -149,10 +144,7 @@ class FileRecorder:
                     raise self._failure
                 self._file.truncate(self._chunks.whole)
                 if not self._chunks.is_ended:
-                    end = file_end(self._chunks.events)
-                    self._file.seek(self._chunks.whole)
-                    self._file.write(end)
-                    self._ending = len(end)
+                    raise ConnectionLost("the server sends no end of the recording")
             finally:
                 self._file.close()
 

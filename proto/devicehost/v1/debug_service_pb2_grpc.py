@@ -32,7 +32,7 @@ class DebugServiceStub:
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -57,7 +57,7 @@ class DebugServiceStub:
                 request_serializer=devicehost_dot_v1_dot_debug__service__pb2.TraceRequest.SerializeToString,
                 response_deserializer=devicehost_dot_v1_dot_debug__service__pb2.TraceResponse.FromString,
                 _registered_method=True)
-        self.Record = channel.unary_stream(
+        self.Record = channel.stream_stream(
                 '/devicehost.v1.DebugService/Record',
                 request_serializer=devicehost_dot_v1_dot_debug__service__pb2.RecordRequest.SerializeToString,
                 response_deserializer=devicehost_dot_v1_dot_debug__service__pb2.RecordResponse.FromString,
@@ -156,7 +156,7 @@ class DebugServiceServicer:
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -187,9 +187,12 @@ class DebugServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Record(self, request, context):
+    def Record(self, request_iterator, context):
         """Records everything, to be replayed: the chunks of a recording file, in order. The
         first begins with the state of all devices.
+
+        There is one request. Who has enough half-closes the stream: what happened until then
+        is sent, and the end of the file, and then the stream ends.
 
         RESOURCE_EXHAUSTED   RECORDING_TOO_SLOW: the client didn't keep up; what it got is
         a recording that was cut
@@ -356,7 +359,7 @@ def add_DebugServiceServicer_to_server(servicer, server):
                     request_deserializer=devicehost_dot_v1_dot_debug__service__pb2.TraceRequest.FromString,
                     response_serializer=devicehost_dot_v1_dot_debug__service__pb2.TraceResponse.SerializeToString,
             ),
-            'Record': grpc.unary_stream_rpc_method_handler(
+            'Record': grpc.stream_stream_rpc_method_handler(
                     servicer.Record,
                     request_deserializer=devicehost_dot_v1_dot_debug__service__pb2.RecordRequest.FromString,
                     response_serializer=devicehost_dot_v1_dot_debug__service__pb2.RecordResponse.SerializeToString,
@@ -461,7 +464,7 @@ class DebugService:
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -547,7 +550,7 @@ class DebugService:
             _registered_method=True)
 
     @staticmethod
-    def Record(request,
+    def Record(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -557,8 +560,8 @@ class DebugService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/devicehost.v1.DebugService/Record',
             devicehost_dot_v1_dot_debug__service__pb2.RecordRequest.SerializeToString,

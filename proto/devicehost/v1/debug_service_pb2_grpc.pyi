@@ -33,7 +33,7 @@ class DebugServiceStub:
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -56,9 +56,12 @@ class DebugServiceStub:
     It never makes a guest wait: who reads too slowly misses events, and is told how many.
     The stream ends with UNAVAILABLE (DRAINING) when the server stops.
     """
-    Record: _grpc.UnaryStreamMultiCallable[_debug_service_pb2.RecordRequest, _debug_service_pb2.RecordResponse]
+    Record: _grpc.StreamStreamMultiCallable[_debug_service_pb2.RecordRequest, _debug_service_pb2.RecordResponse]
     """Records everything, to be replayed: the chunks of a recording file, in order. The
     first begins with the state of all devices.
+
+    There is one request. Who has enough half-closes the stream: what happened until then
+    is sent, and the end of the file, and then the stream ends.
 
       RESOURCE_EXHAUSTED   RECORDING_TOO_SLOW: the client didn't keep up; what it got is
                            a recording that was cut
@@ -136,7 +139,7 @@ class DebugServiceAsyncStub(DebugServiceStub):
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -156,9 +159,12 @@ class DebugServiceAsyncStub(DebugServiceStub):
     It never makes a guest wait: who reads too slowly misses events, and is told how many.
     The stream ends with UNAVAILABLE (DRAINING) when the server stops.
     """
-    Record: _aio.UnaryStreamMultiCallable[_debug_service_pb2.RecordRequest, _debug_service_pb2.RecordResponse]  # type: ignore[assignment]
+    Record: _aio.StreamStreamMultiCallable[_debug_service_pb2.RecordRequest, _debug_service_pb2.RecordResponse]  # type: ignore[assignment]
     """Records everything, to be replayed: the chunks of a recording file, in order. The
     first begins with the state of all devices.
+
+    There is one request. Who has enough half-closes the stream: what happened until then
+    is sent, and the end of the file, and then the stream ends.
 
       RESOURCE_EXHAUSTED   RECORDING_TOO_SLOW: the client didn't keep up; what it got is
                            a recording that was cut
@@ -235,7 +241,7 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
     breakpoint that holds an access, and a fault that is a delay.
 
     Where an RPC takes a device_id, it fails with NOT_FOUND (NO_SUCH_DEVICE) if there is no
-    such device; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
+    such device, but in an AccessFilter: it may come later; where it takes a register, with NOT_FOUND (NO_SUCH_REGISTER). A field that
     can't be fails with INVALID_ARGUMENT (BAD_REQUEST; metadata: field).
     """
 
@@ -275,11 +281,14 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Record(
         self,
-        request: _debug_service_pb2.RecordRequest,
+        request_iterator: _MaybeAsyncIterator[_debug_service_pb2.RecordRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_debug_service_pb2.RecordResponse], _abc.AsyncIterator[_debug_service_pb2.RecordResponse]]:
         """Records everything, to be replayed: the chunks of a recording file, in order. The
         first begins with the state of all devices.
+
+        There is one request. Who has enough half-closes the stream: what happened until then
+        is sent, and the end of the file, and then the stream ends.
 
           RESOURCE_EXHAUSTED   RECORDING_TOO_SLOW: the client didn't keep up; what it got is
                                a recording that was cut

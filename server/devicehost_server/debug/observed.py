@@ -132,13 +132,24 @@ class Observed:
 
         if not self._in_order:
             return tapped
-        in_order = self._in_its_device
+        find, timeout_s = self._io.find, self._lock_timeout_s
 
         def tapped_in_order(
             address: int, data: WritableBuffer | ReadableBuffer, size: int = 0
         ) -> None:
-            with in_order(space, address):
+            trap = find(space, address)
+            if trap is None or not isinstance(trap.device, DeviceIoMut):
                 tapped(address, data, size)
+                return
+            lock = trap.device.lock
+            # One that isn't free in time will be refused by the bus as well. By position,
+            # as names cost time.
+            is_ours = lock.acquire(False) or lock.acquire(True, timeout_s)  # noqa: FBT003
+            try:
+                tapped(address, data, size)
+            finally:
+                if is_ours:
+                    lock.release()
 
         return tapped_in_order
 
@@ -208,7 +219,7 @@ class Observed:
         if self._breakpoints is not None:
             _guarded(self._breakpoints.before, access)
         # A recording is to have what the device did, in its order; nobody may wait in there.
-        with self._in_its_device(Space(access.space.value), access.address, self._in_order):
+        with self._in_its_device(access):
             try:
                 if self._faults is not None:
                     _guarded(self._faults.before, access)
@@ -282,19 +293,15 @@ class Observed:
         return place
 
     @contextmanager
-    def _in_its_device(
-        self,
-        space: Space,
-        address: int,
-        wanted: bool = True,  # noqa: FBT001, FBT002 # it is hot
-    ) -> Iterator[None]:
-        """Hold the lock of the device at an address, if it has one."""
-        trap = self._io.find(space, address) if wanted else None
+    def _in_its_device(self, access: PendingAccess) -> Iterator[None]:
+        """Hold the lock of the device of an access, if it has one and the order matters."""
+        trap = None
+        if self._in_order:
+            trap = self._io.find(Space(access.space.value), access.address)
         if trap is None or not isinstance(trap.device, DeviceIoMut):
             yield
             return
         lock = trap.device.lock
-        # One that isn't free in time will be refused by the bus as well.
         is_ours = lock.acquire(timeout=self._lock_timeout_s)
         try:
             yield

@@ -49,10 +49,8 @@ CPU_COUNT_MAX = 0x0F  # u16
 DIRECTORY = 0x19  # u32 big-endian, the number of files, and an entry for each
 FIRST_FILE = 0x20
 
-# Bits of the selector.
+# A bit of the selector. Bit 15 is a part of the number: of items of one architecture.
 WRITE_CHANNEL = 0x4000
-ARCHITECTURE = 0x8000
-_KEY = WRITE_CHANNEL - 1
 
 _SELECTOR = Register(
     "SELECTOR",
@@ -60,10 +58,12 @@ _SELECTOR = Register(
     2,
     Access.WRITE_ONLY,
     fields=(
+        # One field: the items of an architecture are others, with meanings of their own.
         Field(
             "KEY",
-            _KEY,
-            "the number of an item",
+            0xFFFF,
+            "the number of an item; with bit 14 to write it, which has no effect any more; with"
+            " bit 15 one of a single architecture, of which there are none",
             {
                 SIGNATURE: "signature",
                 FEATURES: "features",
@@ -73,8 +73,6 @@ _SELECTOR = Register(
                 DIRECTORY: "directory of files",
             },
         ),
-        Field("WRITE", WRITE_CHANNEL, "to write the item; no effect any more"),
-        Field("ARCH", ARCHITECTURE, "items of one architecture only; there are none"),
     ),
     help="selects an item, and begins at its first byte",
     on_write=OnWrite.CHANGES,
@@ -185,10 +183,10 @@ class FwCfg(Peekable[Config]):
 
     def get_register_map(self) -> RegisterMap:
         """Its registers, with the names of the files that it holds."""
-        key, *bits = _SELECTOR.fields
+        (key,) = _SELECTOR.fields
         files = dict(enumerate(sorted(self._files), FIRST_FILE))
         key = replace(key, values={**key.values, **files})
-        return replace(MAP, registers=(replace(_SELECTOR, fields=(key, *bits)), _DATA))
+        return replace(MAP, registers=(replace(_SELECTOR, fields=(key,)), _DATA))
 
     def views(self) -> Views:
         """How to tell the registers, and set the selector: that begins at the first byte."""

@@ -410,8 +410,13 @@ class IoManager:
 
     def find(self, space: Space, address: int) -> Trap | None:
         """Return the trap that an access at `address` finds."""
-        live = self._live.pio if space is Space.PIO else self._live.mmio
-        return live.find(address)
+        if space is Space.MMIO:
+            bus = self._live.mmio
+            trap = bus.pages.get(address >> _MMIO_SHIFT) or bus.find(address)
+        else:
+            bus = self._live.pio
+            trap = bus.pages.get(address >> _PIO_SHIFT) or bus.find(address)
+        return trap if trap is not None and trap.base <= address <= trap.last else None
 
     def ranges(self) -> list[TrappedRange]:
         """List what is registered: PIO first, then MMIO, by address."""

@@ -20,6 +20,7 @@ from devicehost_server.services.debug_streams import (
     chunks,
     trace_responses,
     when_gone,
+    when_half_closed,
 )
 from devicehost_server.services.feed import Feed
 from devicehost_server.services.feeds import Feeds
@@ -114,11 +115,15 @@ class DebugService(DebugServiceServicer):
                 pace.rest(at_least_s=0 if len(events) >= EVENTS_MAX else GATHER_S)
 
     def Record(
-        self, request: pb.RecordRequest, context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.RecordRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.RecordResponse]:
-        """Send a recording, as it is made."""
+        """Send a recording, as it is made, until the client has enough."""
+        request = next(request_iterator, None)
+        if request is None:
+            raise BadRequest("a recording begins with a request", field="device_ids")
         with self._debugger.record(tuple(request.device_ids)) as feed:
             when_gone(context, feed.close)
+            when_half_closed(request_iterator, feed.close)
             for chunk in chunks(feed):
                 yield pb.RecordResponse(data=chunk)
 

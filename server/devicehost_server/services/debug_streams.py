@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import grpc
 
@@ -27,6 +29,18 @@ def when_gone(context: grpc.ServicerContext, *ends: Callable[[], None]) -> None:
 
     if not context.add_callback(end_all):
         end_all()
+
+
+def when_half_closed(requests: Iterator[object], end: Callable[[], None]) -> None:
+    """Call `end` when the client says nothing more, or has gone."""
+
+    def wait() -> None:
+        with suppress(Exception):  # whatever it is, the stream is at its end
+            for _ in requests:
+                pass
+        end()
+
+    threading.Thread(target=wait, name="half-close", daemon=True).start()
 
 
 def trace_responses(lost: int, events: Iterable[pb.TraceEvent]) -> Iterator[pb.TraceResponse]:

@@ -9,11 +9,10 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 
 import pytest
 
-from devicehost_server.model.address_map import Space, Trap
+from devicehost_server.model.address_map import Trap
 from devicehost_server.model.device_io import (
     DeviceIo,
     DeviceIoMut,

@@ -18,11 +18,12 @@ from devicehost_client.ctl.commands.replay import REPLAY, SHRINK
 from devicehost_client.ctl.commands.report import REPORT
 from devicehost_client.ctl.commands.resource import RESOURCE
 from devicehost_client.ctl.commands.state import STATE
+from devicehost_client.ctl.commands.top import TOP
 from devicehost_client.ctl.commands.trace import TRACE
 
 COMMANDS: tuple[Noun | Verb, ...] = (
     *(DEVICE, RESOURCE, IO, INTERRUPT, MAP, HEALTH),
-    *(TRACE, BREAK, PEEK, POKE, INSPECT, STATE, FAULT),
+    *(TOP, TRACE, BREAK, PEEK, POKE, INSPECT, STATE, FAULT),
     *(RECORD, FLIGHT, REPLAY, SHRINK, REPORT, LINT, EXPORT),
 )
 

@@ -9,6 +9,7 @@ _EXACT_BELOW = 9.95
 _TENTHS_BELOW = 99.95
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _HEIGHTS = "▁▂▃▄▅▆▇█"
+_UPWARDS = f" {_HEIGHTS}"
 
 HEAT_LEVELS = 4
 """How hot something can be; 0 is not at all."""
@@ -50,6 +51,19 @@ def sparkline(values: Sequence[float | None]) -> str:
     """
     most = max((value for value in values if value is not None), default=0.0)
     return "".join(_height(value, most) for value in values)
+
+
+def mountain(values: Sequence[float | None], height: int) -> list[str]:
+    """Return a bar upwards for each value, as lines from the top; None is a blank."""
+    most = max((value for value in values if value is not None), default=0.0)
+    eighths = [
+        -1 if value is None else max(1, round(value / most * 8 * height)) if most else 1
+        for value in values
+    ]
+    return [
+        "".join(_UPWARDS[min(8, max(0, each - 8 * row))] for each in eighths)
+        for row in range(height - 1, -1, -1)
+    ]
 
 
 def _height(value: float | None, most: float) -> str:

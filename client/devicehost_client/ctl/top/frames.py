@@ -184,6 +184,7 @@ class Frame:
         uptime_s: how long it has been running.
         interval_s: how long the interval was; 0 if there was none yet.
         total: of all accesses.
+        trail: their rate.
         failures: how many accesses have failed since we look.
         devices: by id.
         registers: the most accessed first.
@@ -196,6 +197,7 @@ class Frame:
     uptime_s: float = 0.0
     interval_s: float = 0.0
     total: Traffic = Traffic()
+    trail: Trail = Trail()
     failures: int = 0
     devices: tuple[DeviceLine, ...] = ()
     registers: tuple[RegisterLine, ...] = ()

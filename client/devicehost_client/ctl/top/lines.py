@@ -93,6 +93,9 @@ class Column:
     left: bool = False
 
 
+_MARK = "▾"
+
+
 class Columns:
     """The columns of a table, with a space between them."""
 
@@ -105,25 +108,29 @@ class Columns:
         return sum(each.width for each in self.columns) + len(self.columns) - 1
 
     def head(self, sorted_by: str = "") -> Line:
-        """Return the headers; that of the column which is sorted by is marked."""
-        return self.row(
+        """Return the headers; that of the column which is sorted by has a mark beside it."""
+        return self._line(
             [
-                (f"▾{each.title}", Tone.SORTED)
-                if each.title == sorted_by
-                else (each.title, Tone.HEAD)
+                (each.title, Tone.SORTED if each.title == sorted_by else Tone.HEAD)
                 for each in self.columns
             ]
         )
 
     def row(self, cells: Sequence[Piece], *, selected: bool = False) -> Line:
         """Return a line with a cell for each column."""
+        return replace(self._line(cells), selected=selected)
+
+    def _line(self, cells: Sequence[Piece]) -> Line:
         pieces: list[Piece] = []
         for column, (text, tone) in zip(self.columns, cells, strict=True):
             shown = fit(printable(text), column.width)
             padding = " " * (column.width - len(shown))
             gap = " " if pieces else ""
+            mark = _MARK if tone is Tone.SORTED else ""
             if column.left:
-                pieces += [(gap, Tone.PLAIN), (shown, tone), (padding, Tone.PLAIN)]
+                cell = (shown + mark + padding)[: column.width]
+                pieces += [(gap, Tone.PLAIN), (cell, tone)]
             else:
-                pieces += [(gap + padding, Tone.PLAIN), (shown, tone)]
-        return replace(Line(tuple(piece for piece in pieces if piece[0])), selected=selected)
+                before = gap + padding
+                pieces += [(before[: len(before) - len(mark)], Tone.PLAIN), (mark + shown, tone)]
+        return Line(tuple(piece for piece in pieces if piece[0]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from devicehost_client.ctl.top.frames import (
     HISTORY_S,
@@ -28,6 +29,8 @@ from devicehost_client.ctl.top.frames import (
 from devicehost_client.debug import Activity, PlaceActivity
 
 _NS = 1e9
+
+_Samples: TypeAlias = deque[tuple[float, float]]
 
 
 class Model:
@@ -57,18 +60,19 @@ class Model:
         self._activity = activity
         self._now_s += interval_s
         self._failures += sum(each.failures for each in activity.places)
+        self._trail.append((self._now_s, _accesses(activity.places) / interval_s))
+        _shorten(self._trail, self._now_s)
         self._gsis |= {each.gsi for each in activity.interrupts}
         rates = dict.fromkeys(self._devices, 0.0)
         for each in activity.places:
-            count = each.reads + each.writes
-            rates[each.device] = rates.get(each.device, 0.0) + count / interval_s
+            rate = _accesses([each]) / interval_s
+            rates[each.device] = rates.get(each.device, 0.0) + rate
         for device in self._trails.keys() - rates.keys():
             rates[device] = 0.0
         for device, rate in rates.items():
             self._trails.setdefault(device, deque()).append((self._now_s, rate))
         for device, trail in list(self._trails.items()):
-            while trail and trail[0][0] <= self._now_s - HISTORY_S:
-                trail.popleft()
+            _shorten(trail, self._now_s)
             if device not in self._devices and not any(rate for _, rate in trail):
                 del self._trails[device]
 
@@ -89,6 +93,7 @@ class Model:
             uptime_s=self._server.uptime_s + self._now_s - self._met_at_s if self._server else 0.0,
             interval_s=interval_s,
             total=Traffic.of(places, interval_s),
+            trail=Trail(tuple(self._trail), self._now_s),
             failures=self._failures,
             devices=tuple(self._device_lines(places, interval_s)),
             registers=tuple(
@@ -103,7 +108,8 @@ class Model:
             ),
             interrupts=tuple(self._interrupt_lines(activity, interval_s)),
             ranges=tuple(
-                RangeLine(each, _count(each, places) / interval_s) for each in self._ranges
+                RangeLine(each, _accesses(_within(each, places)) / interval_s)
+                for each in self._ranges
             ),
             latency=activity.latency,
         )
@@ -113,7 +119,8 @@ class Model:
         self._activity: Activity | None = None
         self._failures = 0
         self._gsis: set[int] = set()
-        self._trails: dict[str, deque[tuple[float, float]]] = {}
+        self._trail: _Samples = deque()
+        self._trails: dict[str, _Samples] = {}
 
     def _device_lines(
         self, places: Sequence[PlaceActivity], interval_s: float
@@ -140,10 +147,20 @@ class Model:
             yield InterruptLine(gsi, rate, each is not None and each.asserted, tuple(devices))
 
 
-def _count(place: Range, places: Iterable[PlaceActivity]) -> int:
-    """How many accesses went to a range."""
-    return sum(
-        each.reads + each.writes
+def _accesses(places: Iterable[PlaceActivity]) -> int:
+    return sum(each.reads + each.writes for each in places)
+
+
+def _within(trapped: Range, places: Iterable[PlaceActivity]) -> Iterable[PlaceActivity]:
+    """The places in a range."""
+    return (
+        each
         for each in places
-        if each.space is place.space and place.base <= each.address <= place.last
+        if each.space is trapped.space and trapped.base <= each.address <= trapped.last
     )
+
+
+def _shorten(trail: _Samples, now_s: float) -> None:
+    """Forget what is older than a sparkline goes back."""
+    while trail and trail[0][0] <= now_s - HISTORY_S:
+        trail.popleft()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from devicehost.recording.events import Space
 from devicehost_client.ctl.output import printable
@@ -113,13 +114,12 @@ def _squeezed(ranges: Sequence[RangeLine], room: int) -> list[Block]:
     if len(ranges) > room:
         cuts = [len(ranges) * n // room for n in range(room + 1)]
         ranges = [
-            max(ranges[begin:end], key=lambda each: each.rate)
-            for begin, end in zip(cuts, cuts[1:], strict=False)
+            max(ranges[begin:end], key=lambda each: each.rate) for begin, end in pairwise(cuts)
         ]
     edges = [room * n // len(ranges) for n in range(len(ranges) + 1)]
     return [
         Block(each, each.range.base, each.range.last - each.range.base + 1, end - begin)
-        for each, begin, end in zip(ranges, edges, edges[1:], strict=False)
+        for each, (begin, end) in zip(ranges, pairwise(edges), strict=True)
     ]
 
 

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from devicehost_client.ctl.top.figures import bar, rate_text, sparkline
-from devicehost_client.ctl.top.frames import Frame, InterruptLine, RegisterLine, Traffic, percentile
+from devicehost_client.ctl.top.figures import bar, mountain, rate_text, sparkline
+from devicehost_client.ctl.top.frames import (
+    DeviceLine,
+    Frame,
+    InterruptLine,
+    RegisterLine,
+    Traffic,
+    percentile,
+)
 from devicehost_client.ctl.top.lines import Column, Columns, Line, Piece, Tone, line
 from devicehost_client.ctl.top.order import Order
 from devicehost_client.recordings.words import time_text
 
-_RATE, _TIME = 9, 8
+_RATE, _TIME = 8, 7
 _NO_DEVICE = "(no device)"
 _SPARK_MIN, _SPARK_MAX = 6, 60
 _BAR_MIN, _BAR_MAX = 5, 40
 _COUNT = 6
-_NAMES_MIN, _NAMES_MAX = 11, 24
+_NAME_MIN, _TYPE_MIN, _TYPE_MAX = 11, 6, 12
+_ADDRESS_MIN, _ADDRESS_MAX = 10, 23
+_FIGURES = 60
 
 
 def devices(frame: Frame, order: Order, selected: str, width: int, height: int) -> list[Line]:
     """Return the table of devices; the one that is selected is among those that have room."""
-    name = _name_width(max((len(each.device.id) for each in frame.devices), default=0), width)
-    type_width = 10
+    name = _fitting((each.device.id for each in frame.devices), _NAME_MIN, _name_max(width))
+    type_width = _fitting((each.device.type for each in frame.devices), _TYPE_MIN, _TYPE_MAX)
     fixed = name + type_width + 3 * _RATE + 2 * _TIME + 7
     spark = min(_SPARK_MAX, max(_SPARK_MIN, width - fixed))
     columns = Columns(
@@ -40,17 +49,26 @@ def devices(frame: Frame, order: Order, selected: str, width: int, height: int) 
             ],
             selected=each.device.id == selected,
         )
-        for each in order.devices(frame.devices)
+        for each in visible_devices(frame, order, selected, height)
     ]
-    return [_head(columns, order, "device"), *_window(shown, height - 1)]
+    return [_head(columns, order, "device"), *shown]
+
+
+def visible_devices(frame: Frame, order: Order, selected: str, height: int) -> list[DeviceLine]:
+    """Return the devices that have room in the table, below its head."""
+    rows = order.devices(frame.devices)
+    room = max(1, height - 1)
+    chosen = next((n for n, each in enumerate(rows) if each.device.id == selected), 0)
+    first = max(0, chosen - room + 1)
+    return rows[first : first + room]
 
 
 def registers(frame: Frame, order: Order, selected: str, width: int, height: int) -> list[Line]:
     """Return the table of the hottest registers; those of the selected device stand out."""
     hottest = max((each.traffic.rate for each in frame.registers), default=0.0)
     rows = order.registers(frame.registers)[: max(0, height - 1)]
-    name = _name_width(max((len(each.name) for each in rows), default=0), width)
-    address = max(10, *(len(_address(each)) for each in rows)) if rows else 10
+    name = _fitting((each.name for each in rows), _NAME_MIN, _name_max(width))
+    address = _fitting(map(_address, rows), _ADDRESS_MIN, _ADDRESS_MAX)
     fixed = name + address + 2 * _RATE + 2 * _TIME + 6
     columns = Columns(
         Column("register", name, left=True),
@@ -127,12 +145,24 @@ def latency(frame: Frame, width: int, height: int) -> list[Line]:
     ]
 
 
+def chart(frame: Frame, width: int, height: int) -> list[Line]:
+    """Return the rate of all accesses over the last minute, as a mountain."""
+    values = frame.trail.columns(max(1, width))
+    return [line((row, Tone.SPARK)) for row in mountain(values, height)]
+
+
+def chart_title(frame: Frame) -> str:
+    """Say how high the mountain is."""
+    peak = max((rate for _, rate in frame.trail.samples), default=0.0)
+    return f"last 60 s  peak {rate_text(peak)}/s"
+
+
 def latency_title(frame: Frame) -> str:
     """Say what most accesses took at most."""
     middle, most = (percentile(frame.latency, percent) for percent in (50, 99))
     if middle is None or most is None:
         return "latency"
-    return f"latency  p50 ≤ {time_text(middle)}  p99 ≤ {time_text(most)}"
+    return f"latency  p50 ≤{time_text(middle)}  p99 ≤{time_text(most)}"
 
 
 def traffic_cells(traffic: Traffic) -> tuple[Piece, Piece]:
@@ -192,16 +222,11 @@ def _address(each: RegisterLine) -> str:
     return f"{each.space.value} {each.address:#x}"
 
 
-def _name_width(longest: int, width: int) -> int:
-    """How wide a column of names is: as wide as they are, but not at the cost of the rest."""
-    room = max(_NAMES_MIN, min(_NAMES_MAX, width - 66))
-    return max(_NAMES_MIN, min(longest, room))
+def _fitting(texts: Iterable[str], least: int, most: int) -> int:
+    """How wide a column has to be for these texts, within bounds."""
+    return min(most, max(least, *map(len, texts), 0))
 
 
-def _window(lines: Sequence[Line], height: int) -> Iterable[Line]:
-    """The lines that have room, the selected one among them."""
-    if len(lines) <= height:
-        return lines
-    chosen = next((n for n, each in enumerate(lines) if each.selected), 0)
-    first = max(0, chosen - max(1, height) + 1)
-    return lines[first : first + max(0, height)]
+def _name_max(width: int) -> int:
+    """How wide a column of names may be: the figures come first."""
+    return max(_NAME_MIN, width - _FIGURES)

@@ -10,10 +10,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemonlab import daemon, wait_until
+from devicehost_client import connect
+from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.server import DeviceServer, ServerConfig
+from devicehost_server.unix_socket import UnixListener
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -89,13 +94,56 @@ def test_the_device_joins_the_server_by_its_entry_point_and_works(tmp_path: Path
         assert levels[1:] == [(irq.legacy_irq, False)]
 
 
+def test_the_device_with_a_register_map_works_and_can_be_looked_at(tmp_path: Path) -> None:
+    namespace: dict[str, Any] = {}
+    exec(block("python", "class Counter"), namespace)  # noqa: S102 # as a reader would
+    server = DeviceServer(
+        ServerConfig(unix=UnixListener(tmp_path / "sock")), DeviceTypes([namespace["Counter"]])
+    )
+    server.start()
+    try:
+        with connect(f"unix:{tmp_path / 'sock'}", transport="grpc-stream") as host:
+            device = host.hotplug.plug("counter", device_id="c")
+            base = device.resources[0].mmio.base
+            assert host.mmio_read(base + 4, 4) == 0
+            host.mmio_write(base, 4, 1)
+            assert [host.mmio_read(base + 4, 4) for _ in range(3)] == [1, 2, 3]
+            server.debugger.registers.poke("c", "STATUS", 0x80)
+            host.mmio_write(base + 8, 4, 0x80)
+            assert host.mmio_read(base + 8, 4) == 0
+            assert (
+                str(server.debugger.registers.peek("c", "CONTROL")) == "CONTROL = 0x00000001 (EN=1)"
+            )
+    finally:
+        server.stop()
+
+
+def test_the_shell_session_of_somebody_who_debugs(tmp_path: Path) -> None:
+    output = shell(block("console", "devicehostctl peek"), tmp_path)
+    assert "com1.LCR  0x83   DLAB=1, WLS=3 8 bits" in output
+    assert "no difference" in output
+    assert "nothing found" in output
+    assert "1 events" in output
+    assert (tmp_path / "last.html").read_text().startswith("<!DOCTYPE html>")
+
+
 def test_the_shell_session_of_daemon_and_hand_tool(tmp_path: Path) -> None:
-    lines = ["set -em", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
-    for line in block("console", "devicehostctl health").splitlines():
-        lines.append(line.removeprefix("$ "))
-        if line.endswith("&"):  # a person types slower than a server starts
-            lines.append("until test -S vm1.sock; do sleep 0.01; done")
-    output = run(["bash", "-c", "\n".join(lines)], tmp_path)
+    output = shell(block("console", "devicehostctl health"), tmp_path)
     assert "uart16550" in output
     assert "0x12345678" in output
     assert "pad" in output
+
+
+def test_the_pictures_are_there() -> None:
+    for path in re.findall(r"^!\[[^]]*\]\(([^)]*)\)$", README, re.MULTILINE):
+        assert (ROOT / path).stat().st_size > 0
+
+
+def shell(session: str, directory: Path) -> str:
+    """Type what stands behind the prompts; return what was printed."""
+    lines = ["set -em", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
+    for line in session.splitlines():
+        lines.append(line.removeprefix("$ "))
+        if line.endswith("&"):  # a person types slower than a server starts
+            lines.append("until test -S vm1.sock; do sleep 0.01; done")
+    return run(["bash", "-c", "\n".join(lines)], directory)

@@ -440,7 +440,7 @@ def test_a_breakpoint_that_nobody_answers_lets_go_after_its_limit(tmp_path: Path
             assert isinstance(hit, Hit)
             assert hit.held
         assert next(hits) == HoldEnded(hit.id, HoldEnd.LIMIT)
-        assert time.monotonic() - began >= 2.5 * ACCESS_TIMEOUT_S
+        assert 2.5 * ACCESS_TIMEOUT_S < time.monotonic() - began < 20 * ACCESS_TIMEOUT_S
         boot.finish()
         (left,) = boot.host.debug.breakpoints()
         assert (left.matches, left.hits) == (1, 1)

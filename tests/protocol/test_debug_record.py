@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import grpc
 import pytest
 
-from daemonlab import Lab, refused, wait_until
+from daemonlab import Lab, daemon, refused, wait_until
 from debugwire import LCR, SCR, UART, DebugWire, Streaming
 from devicehost.access_status import AccessStatus
 from devicehost.recording import Recording
 from devicehost.recording.events import Access, Event, Interrupt, Plugged, Unplugged
-from devicehost_client import DeviceHost
+from devicehost_client import DeviceHost, connect
 from devicehost_server.debug.taps import BACKLOG_MAX
 from devicehost_server.services.debug_streams import CHUNK_MAX
 from testdevices import FAULT, LEVEL
@@ -84,6 +86,35 @@ def test_a_recording_that_is_finished_has_all_that_was_done_before_and_an_end(
         written = [event.data[0] for event in recording if isinstance(event, Access)]
         assert written == [number & 0xFF for number in range(count)]
         assert (recording.is_complete, recording.damage) == (True, None)
+
+
+def test_a_long_recording_takes_few_bytes_each_and_no_more_memory(tmp_path: Path) -> None:
+    """So many that a leak shows; ten million by DEVICEHOST_RECORDED_ACCESSES."""
+    count = int(os.environ.get("DEVICEHOST_RECORDED_ACCESSES", "60000"))
+    path = tmp_path / "long.dhrec"
+    with daemon(tmp_path, "--device", "scratch,id=s,base=0xd0000000,size=64") as running:
+        vcpu = running.host(transport="ring").vcpu(0)
+        data = memoryview(bytearray(4))
+        sizes_kib: list[int] = []
+        with connect(running.endpoint, transport="grpc-stream") as host:
+            with host.debug.record_to(path):
+                for part in range(4):
+                    for _ in range(count // 4):
+                        vcpu.mmio_read_into(BASE, data)
+                    sizes_kib.append(resident_kib(running.process.pid))
+        assert vcpu.failures == 0
+    recording = Recording.open(path)
+    assert sum(isinstance(event, Access) for event in recording) == count // 4 * 4
+    assert recording.is_complete
+    assert path.stat().st_size / count <= 24
+    # The first quarter fills the buffers.
+    assert sizes_kib[-1] - sizes_kib[0] < 16 << 10, sizes_kib
+
+
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1])
 
 
 def test_a_recording_without_a_request_is_refused(wire: DebugWire) -> None:

@@ -215,7 +215,7 @@ class StreamOpen(_message.Message):
 
     VCPU_FIELD_NUMBER: _builtins.int
     vcpu: _builtins.int
-    """The number of the vCPU."""
+    """The number of the vCPU; 0xFFFFFFFF for a tool."""
     def __init__(
         self,
         *,

@@ -42,9 +42,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 2.0
 """How much later than expected an interval may come before that is said."""
 
-_WIDE, _TALL = 100, 30
+_WIDE, _SHORT, _TALL = 100, 21, 30
 _WIDTHS = [(0, "-narrow"), (_WIDE, "-wide")]
-_HEIGHTS = [(0, "-short"), (_TALL, "-tall")]
+_HEIGHTS = [(0, "-tiny"), (_SHORT, "-short"), (_TALL, "-tall")]
 """What the style sheet calls a screen of at least so many characters."""
 
 _STRIPS = {True: (0, 2), False: (0, 1)}
@@ -121,10 +121,8 @@ class TopApp(App[bool | ClientError]):
 
     def on_mount(self) -> None:
         """Begin to watch."""
-        loop = asyncio.get_running_loop()
-        if self.is_headless:
-            self.log("no terminal to restore")
-        else:
+        if not self.is_headless:  # there is a terminal to restore
+            loop = asyncio.get_running_loop()
             for number in _SIGNALS:
                 loop.add_signal_handler(number, self.action_leave)
         self._name_order()
@@ -172,7 +170,7 @@ class TopApp(App[bool | ClientError]):
             for space, row in zip(Space, _STRIPS[self._is_tall], strict=True):
                 if event.y == row:
                     found = strip.device_at(self._frame, space, width, event.x)
-        if found is not None:
+        if found:
             self._selected = found
             self._redraw()
 
@@ -195,7 +193,7 @@ class TopApp(App[bool | ClientError]):
 
     def action_select(self, step: int) -> None:
         """Select the next device, or the one before."""
-        ids = [each.device.id for each in self._order.devices(self._frame.devices)]
+        ids = self._selectable
         if ids:
             at = ids.index(self._chosen) + step
             self._selected = ids[min(max(at, 0), len(ids) - 1)]
@@ -238,14 +236,20 @@ class TopApp(App[bool | ClientError]):
 
     @property
     def _chosen(self) -> str:
-        """The device that is selected: the first, if the one that was is no longer there."""
-        if self._frame.device(self._selected) is not None:
+        """The device that is selected: the first, if none is; empty if there is none at all."""
+        ids = self._selectable
+        if self._selected in ids:
             return self._selected
-        rows = self._order.devices(self._frame.devices)
-        first = rows[0].device.id if rows else ""
-        if self._frame.interval_s:  # before that, the first is so by its name only
+        first = ids[0] if ids else ""
+        if self._frame.interval_s:  # before that, it is the first by its name only
             self._selected = first
         return first
+
+    @property
+    def _selectable(self) -> list[str]:
+        """The ids of devices in the order of the table."""
+        ids = [each.device.id for each in self._order.devices(self._frame.devices)]
+        return [each for each in ids if each]
 
     @property
     def _is_tall(self) -> bool:

@@ -21,6 +21,9 @@ class Link(enum.Enum):
     LOST = "✖ no server"
 
 
+_WHOLE = 78
+"""How wide it has to be for reads and writes to be told apart."""
+
 _TONES = {
     Link.CONNECTING: Tone.DIM,
     Link.LIVE: Tone.GOOD,
@@ -43,16 +46,19 @@ def lines(frame: Frame, endpoint: str, link: Link, interval_s: float, width: int
     room = width - len(title) - sum(len(text) for text, _ in server) - 2
     total, failures = frame.total, frame.failures
     count = sum(bool(each.device.id) for each in frame.devices)
-    facts: list[Piece] = [
-        (str(count), Tone.STRONG),
-        (" device  " if count == 1 else " devices  ", Tone.DIM),
-        (f"{rate_text(total.rate)}/s", Tone.STRONG),
+    split: list[Piece] = [
         (" = ", Tone.DIM),
         (rate_text(total.reads), Tone.READ),
         (" reads + ", Tone.DIM),
         (rate_text(total.writes), Tone.WRITE),
-        (" writes  ", Tone.DIM),
-        (str(failures), Tone.BAD if total.failures else Tone.ODD if failures else Tone.STRONG),
+        (" writes", Tone.DIM),
+    ]
+    facts: list[Piece] = [
+        (str(count), Tone.STRONG),
+        (" device  " if count == 1 else " devices  ", Tone.DIM),
+        (f"{rate_text(total.rate)}/s", Tone.STRONG),
+        *(split if width >= _WHOLE else []),
+        (f"  {failures}", Tone.BAD if total.failures else Tone.ODD if failures else Tone.STRONG),
         (" failed", Tone.DIM),
     ]
     return [

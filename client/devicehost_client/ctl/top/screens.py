@@ -17,20 +17,21 @@ from devicehost_client.ctl.top.palette import palette_of
 from devicehost_client.ctl.top.strip import legend
 
 _HELP = """\
-↑ ↓   select a device; so does a click on it, in the table or on the map
-d     what the selected device is, and what its registers hold; nothing that its guest
-      could notice is done to it
+↑ ↓   select a device; a click on it does so too
+d     what the device is, and what its registers hold; it is peeked
+      at: the guest can't notice
 s     sort devices and registers by the next column
-p     pause: what is shown stays as it is; p again goes on
+p     pause: what is shown stays as it is, until p again
 + -   look less often, or more often
 t     light or dark
 q     quit
 
-Rates are per second of the last interval. Times are those on the server, from when it
-has an access until the device has answered; the way there and back is not in them.
-Latency counts accesses by how long they took at most, in powers of two.
-A fault is an access that failed: because no device was there, or because it raised.
-The map isn't to scale: gaps (·) are left out, and what is accessed more is denser:
+Rates are per second, over the last interval.
+Times are those in the server, from when it has an access until the
+device has answered. The histogram counts accesses by how long they
+took at most, in powers of two.
+A fault is an access that failed: no device was there, or it raised.
+The map leaves out gaps (·); what is accessed more is denser:
 """
 
 

@@ -52,9 +52,8 @@ def results(effort: Effort) -> Iterator[Result]:
         for name in _WATCHED:
             yield Result(
                 f"{name}.added",
-                f"what {name} takes more",
+                f"how much longer it takes than {_PLAIN}",
                 p50_ns=measured.difference(name, _PLAIN),
-                beside=_PLAIN,
             )
 
 

@@ -18,6 +18,7 @@ from measure import Case, Effort, Result, measure
 from devicehost_server import logs
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.listeners import UnixListener
+from devicehost_server.model.initiator import Initiator
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.server import DeviceServer, ServerConfig
 
@@ -38,12 +39,17 @@ def results(effort: Effort) -> Iterator[Result]:
             for operation, calls in (("read", _reads), ("write", _writes))
             for size in (*SIZES, LONG)
         ]
+        unarmed = server.io.initiator(0)  # what all ways make their accesses by
+        note = "4-byte read by an initiator, with nothing armed"
+        cases.append(
+            Case("inprocess.read4.unarmed", note, _reads(unarmed, 4), beside="inprocess.read4")
+        )
         found = measure(cases, effort)
         server.stop()
     return found.results()
 
 
-def _reads(io: IoManager, size: int) -> Callable[[int], None]:
+def _reads(io: IoManager | Initiator, size: int) -> Callable[[int], None]:
     data = memoryview(bytearray(size))
 
     def read(times: int) -> None:

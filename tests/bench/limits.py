@@ -52,6 +52,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "dispatch.4096": (Limit("p50_ns", 800), Limit("ratio", 1.5)),
     "ring.read4": (Limit("p50_ns", 1500, aim=800), Limit("ratio", 6, aim=3)),
     "ring.posted4": (Limit("per_second", 600_000, aim=1_000_000),),
+    "inprocess.read4.unarmed": (Limit("ratio", 1.03),),
     "ring.read4.unarmed": (Limit("ratio", 1.03),),
     "ring.read4.traced.added": (Limit("p50_ns", 1500),),
     "ring.read4.unread.added": (Limit("p50_ns", 1500),),

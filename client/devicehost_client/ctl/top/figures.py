@@ -31,6 +31,11 @@ def rate_text(rate: float) -> str:
     return f"{rate:.1f}{unit}" if unit and rate < _TENTHS_BELOW else f"{rate:.0f}{unit}"
 
 
+def count_text(count: int) -> str:
+    """Show a number in five characters at most: `2`, `123`, `12.3k`."""
+    return str(count) if count < _STEP else rate_text(count)
+
+
 def bar(part: float, width: int) -> str:
     """Return a bar of `width` cells of which `part`, 0 to 1, is filled, to an eighth of a cell.
 

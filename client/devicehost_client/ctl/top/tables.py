@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from devicehost_client.ctl.top.figures import bar, mountain, rate_text, sparkline
+from devicehost_client.ctl.top.figures import bar, count_text, mountain, rate_text, sparkline
 from devicehost_client.ctl.top.frames import (
     DeviceLine,
     Frame,
@@ -138,7 +138,7 @@ def latency(frame: Frame, width: int, height: int) -> list[Line]:
         line(
             (f"≤ {time_text(1 << top)}".rjust(label) + " ", Tone.DIM),
             (bar(count / most, bar_width), Tone.BAR),
-            (rate_text(count).rjust(_COUNT), Tone.PLAIN),
+            (count_text(count).rjust(_COUNT), Tone.PLAIN),
             (f" {marks.get(row, '')}".ljust(mark), Tone.TITLE),
         )
         for row, (top, count) in enumerate(zip(tops, counts, strict=True))

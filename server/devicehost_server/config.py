@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devicehost_server.allocation import PoolConfig
+from devicehost_server.debug.flight import FLIGHT_MAX
 from devicehost_server.device_spec import DeviceSpec, device_from_table, parse_device
 from devicehost_server.devices.config import parse_int
 from devicehost_server.listeners import TcpListener, UnixListener
@@ -24,9 +25,6 @@ LOCAL_SUFFIX = ".vfio-user"
 
 NO_SOCKET = "none"
 """Stands for no local socket."""
-
-FLIGHT_MAX = 1_000_000
-"""The most accesses that the flight recorder keeps: some 20 MB."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")

@@ -82,6 +82,10 @@ class DeviceManager:
         clock: what the devices live by.
         on_fault: told of devices that raise while they are closed.
         doors: what the devices see the world through; their own if none are given.
+
+    Attributes:
+        foretell: told, as listeners are, what is about to come onto the bus or to leave it. No
+            event follows if a range isn't free.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class DeviceManager:
     ) -> None:
         self.types = types
         self.doors = doors or Doors()
+        self.foretell: Callable[[DeviceInfo], None] = lambda _: None
         self._io = io
         self._resources = resources
         self._interrupts = interrupts
@@ -204,15 +209,10 @@ class DeviceManager:
             with _step("register", device_id), self._lock:
                 self._require_open()
                 self._require(expected_generation)
+                plugged, generation = DeviceState.PLUGGED, self._generation + 1
+                info = DeviceInfo(device_id, type_name, plugged, config, resources, generation)
+                self.foretell(info)
                 self._io.register_device_io(device, trapped)
-                info = DeviceInfo(
-                    device_id,
-                    type_name,
-                    DeviceState.PLUGGED,
-                    config,
-                    resources,
-                    self._generation + 1,
-                )
                 self._records[device_id] = _Record(info, device, owner, trapped)
                 self._announce(info)
             undo.pop_all()
@@ -313,9 +313,10 @@ class DeviceManager:
             except BaseException:
                 self._io.cancel_tx(tx)
                 raise
+            record.info = replace(record.info, state=DeviceState.UNPLUGGING)
+            self.foretell(record.info)
             self._io.commit_tx(tx, wait=False)
             record.removed = tx.removed
-            record.info = replace(record.info, state=DeviceState.UNPLUGGING)
             self._announce(record.info)
 
     def _finish_elsewhere(self, record: _Record) -> None:

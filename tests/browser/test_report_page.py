@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -301,9 +302,12 @@ def test_an_empty_recording_has_a_page_as_well(opened: Open, tmp_path: Path) -> 
     expect(page.locator("#findings-count")).to_have_text("none")
 
 
-def test_the_page_works_without_its_events_at_a_million(opened: Open, tmp_path: Path) -> None:
+def test_the_page_works_without_most_events_of_a_long_recording(
+    opened: Open, tmp_path: Path
+) -> None:
+    """So many that no page has them all; a million by DEVICEHOST_REPORTED_EVENTS."""
     guest = Guest()
-    events = 1_000_000
+    events = int(os.environ.get("DEVICEHOST_REPORTED_EVENTS", "100000"))
 
     def made() -> Iterable[Event]:
         block = [*guest.prints("a line of text\r\n", polls=3), *guest.reads_clock()]
@@ -320,10 +324,10 @@ def test_the_page_works_without_its_events_at_a_million(opened: Open, tmp_path: 
     out = report(tmp_path / "long.rec", made())
     assert out.stat().st_size < 1_000_000
     page = opened(out)
-    assert tile(page, "events") == "1,000,000"
-    expect(page.locator("#range")).to_contain_text("1,000,000 accesses")
+    assert tile(page, "events") == f"{events:,}"
+    expect(page.locator("#range")).to_contain_text(f"{events:,} accesses")
     expect(page.locator("#events-count")).to_have_text(
-        f"{FIRST + LAST:,} of {FIRST + LAST:,} events on this page, of 1,000,000 in the recording"
+        f"{FIRST + LAST:,} of {FIRST + LAST:,} events on this page, of {events:,} in the recording"
     )
     assert painted(page, "read") > 1000
     end = view(page)[1]
@@ -336,7 +340,9 @@ def test_the_page_works_without_its_events_at_a_million(opened: Open, tmp_path: 
     assert 0 < int(shown_now.split(": ")[1].split(" ")[0].replace(",", "")) < 2000
     for _ in range(FIRST // 250):
         page.locator("#more").click()
-    expect(page.locator("#events-table tr.gap")).to_have_text("992,000 events not on this page")
+    expect(page.locator("#events-table tr.gap")).to_have_text(
+        f"{events - FIRST - LAST:,} events not on this page"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

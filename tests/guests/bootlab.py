@@ -14,6 +14,9 @@ than for want of a device, the boot ends with that error.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -26,16 +29,19 @@ import pytest
 
 from ctllab import Ctl
 from daemonlab import WAIT_S, Daemon, daemon
-from devicehost.recording.events import Operation, Space
+from devicehost.recording import BadRecording, Recording
+from devicehost.recording.events import Access, Operation, Space
 from devicehost_client import Answer, DeviceHost, Policy
+from devicehost_client.debug import TracedAccess
 from devicehost_client.demo.guests import Guest, NoGuest, find_seabios, seabios_on_kvm
 from devicehost_client.port import AccessPort, ReadableBuffer, WritableBuffer
 
 T = TypeVar("T")
 
-BOOT_S = 100.0
-"""How long a boot may take. It is busy: what else runs on the machine slows it down."""
+LONG_S = 100.0
+"""How long a boot may take, or a command that goes through one, on a machine that is busy."""
 
+_DEVICEHOSTCTL = Path(sys.executable).with_name("devicehostctl")
 _CACHE = Path(__file__).parents[2] / "build"
 
 
@@ -158,7 +164,7 @@ class Boot:
 
     def finish(self) -> None:
         """Wait until the boot has come to its end, as it does on healthy devices."""
-        until = time.monotonic() + BOOT_S
+        until = time.monotonic() + LONG_S
         while not (self.has_ended or self._running.done()) and time.monotonic() < until:
             time.sleep(0.01)
         self.stop()
@@ -207,3 +213,64 @@ def _firmware() -> Path:
         return find_seabios(_CACHE)
     except NoGuest as why:
         pytest.skip(f"needs SeaBIOS: {why}")
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """End a command as Ctrl-C does; return what it says on stdout and stderr."""
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output
+    return output
+
+
+def ctl(*arguments: str | Path, status: int = 0) -> str:
+    """Run a command that needs no server; return what it says."""
+    done = subprocess.run(
+        [_DEVICEHOSTCTL, *arguments], capture_output=True, text=True, timeout=LONG_S, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def noted(events: Iterable[Access] | Iterable[TracedAccess]) -> list[Note]:
+    """Accesses as the guest saw them: where nobody answers, it reads all ones."""
+    return [
+        Note(
+            each.space,
+            each.operation,
+            each.address,
+            each.size,
+            each.data or b"\xff" * each.size,
+        )
+        for each in events
+    ]
+
+
+def recorded(path: Path) -> list[Note]:
+    """The accesses of a recording, as far as there is one."""
+    try:
+        return noted(event for event in Recording.open(path) if isinstance(event, Access))
+    except (BadRecording, FileNotFoundError):
+        return []
+
+
+def pytest_says(test: Path) -> str:
+    """Run a test in a process of its own; return what it says, up to the time it took."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", test],
+        cwd=test.parent,
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+    )
+    said, _, _ = done.stdout.rpartition(" in ")
+    return said
+
+
+def tell(shell: subprocess.Popen[str], command: str) -> None:
+    """Type a line."""
+    assert shell.stdin is not None
+    shell.stdin.write(f"{command}\n")
+    shell.stdin.flush()

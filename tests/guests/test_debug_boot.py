@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pytest
 
 from ctllab import LCR, RAM_BASE, line
 from daemonlab import WAIT_S, wait_until
-from devicehost.recording import BadRecording, Recording
+from devicehost.recording import Recording
 from devicehost.recording.events import Access, Lost, Operation, Space
 from devicehost_client.debug import (
     AccessFilter,
@@ -29,18 +28,27 @@ from devicehost_client.debug import (
     TracedAccess,
     TraceEvent,
 )
-from guests.bootlab import Boot, Gathering, Note, booting
+from guests.bootlab import (
+    Boot,
+    Gathering,
+    Note,
+    booting,
+    ctl,
+    interrupted,
+    noted,
+    pytest_says,
+    recorded,
+    tell,
+)
 
 THRE = "com1.LSR=0x20"
 FCR = 0x3FA
 ACCESS_TIMEOUT_S = 0.5
 """Shorter than accesses are held here."""
 
-OFFLINE = Path(sys.executable).with_name("devicehostctl")
-
 IN_ORDER = """\
 rtc.INDEX W 0x8f NMI=1, NUMBER=0xf
-rtc.RAM_0E[1] R 0x00 -
+rtc.SHUTDOWN R 0x00 -
 pio 0x92 R - NO_DEVICE
 debug.OUT W 0x53 -
 debug.ID R 0xe9 ID=0xe9 the port is there
@@ -124,46 +132,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
             json.loads(told),
             consoles,
         )
-
-
-def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """End a command as Ctrl-C does; return what it says on stdout and stderr."""
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, output
-    return output
-
-
-def ctl(*arguments: str | Path, status: int = 0) -> str:
-    """Run a command that needs no server; return what it says."""
-    done = subprocess.run(
-        [OFFLINE, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-def noted(events: Iterable[Access] | Iterable[TracedAccess]) -> list[Note]:
-    """Accesses as the guest saw them: where nobody answers, it reads all ones."""
-    return [
-        Note(
-            each.space,
-            each.operation,
-            each.address,
-            each.size,
-            each.data or b"\xff" * each.size,
-        )
-        for each in events
-    ]
-
-
-def recorded(path: Path) -> list[Note]:
-    """The accesses of a recording, as far as there is one."""
-    try:
-        return noted(event for event in Recording.open(path) if isinstance(event, Access))
-    except (BadRecording, FileNotFoundError):
-        return []
 
 
 def accesses(events: Iterable[TraceEvent | Lost]) -> list[TracedAccess]:
@@ -337,20 +305,6 @@ def test_the_exported_test_fails_only_on_a_device_with_the_fault(
     assert "expected LSR = 0x60 (TEMT=1, THRE=1)" in " ".join(said.split())
 
 
-def pytest_says(test: Path) -> str:
-    """Run a test in a process of its own; return what it says, up to the time it took."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", test],
-        cwd=test.parent,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-    said, _, _ = done.stdout.rpartition(" in ")
-    return said
-
-
 def test_a_boot_on_a_device_with_a_fault_differs_on_a_healthy_one(tmp_path: Path) -> None:
     path, small, test = (tmp_path / name for name in ("boot.dhrec", "small.dhrec", "test_a.py"))
     fault = Fault(StuckAtZero(0x20), AccessFilter(registers={"com1.LSR"}), percent=20, seed=4)
@@ -416,13 +370,6 @@ def test_a_breakpoint_holds_the_guest_a_step_is_one_access_and_then_the_boot_end
             boot.finish()
             assert port.notes[done + 1] == Note(Space.PIO, Operation.WRITE, FCR, 1, b"\x01")
             assert shell.wait(WAIT_S) == 0
-
-
-def tell(shell: subprocess.Popen[str], command: str) -> None:
-    """Type a line."""
-    assert shell.stdin is not None
-    shell.stdin.write(f"{command}\n")
-    shell.stdin.flush()
 
 
 def test_a_breakpoint_that_nobody_answers_lets_go_after_its_limit(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
+import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctllab import COM1, LCR, LSR, RAM, RAM_BASE, SCR, Ctl, line
-from daemonlab import WAIT_S, Daemon, daemon, wait_until
+from ctllab import COM1, DEVICEHOSTCTL, LCR, LSR, RAM, RAM_BASE, SCR, Ctl, line
+from daemonlab import WAIT_S, Daemon, daemon, environment, wait_until
 from devicehost.recording import Recording
 from devicehost.recording.events import Access
 from devicehost_client import DeviceHost
@@ -246,6 +250,27 @@ def test_record_ends_after_some_time_or_some_events(
         wait_until(lambda: guest.pio_read(SCR, 1) == 0 and record.poll() is not None)
         assert record.returncode == 0
     assert len(read_everything(tmp_path / "b.rec")) >= 10
+
+
+def test_record_says_how_far_it_is_in_one_row_of_a_terminal_however_narrow(
+    server: Daemon, tmp_path: Path
+) -> None:
+    columns = 20
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", 0) as terminal, os.fdopen(theirs, "wb", 0) as stderr:
+        termios.tcsetwinsize(theirs, (24, columns))
+        subprocess.run(
+            [DEVICEHOSTCTL, "record", "-o", tmp_path / "a.rec", "--for", "0.3"],
+            env=environment(DEVICEHOST_ENDPOINT=server.endpoint),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            timeout=WAIT_S,
+            check=True,
+        )
+        rows = terminal.read(4096).decode().split("\r\x1b[K")
+    assert any("events" in row for row in rows)
+    assert max(map(len, rows)) < columns
 
 
 def test_record_of_one_device_has_no_other(ctl: Ctl, guest: DeviceHost, tmp_path: Path) -> None:

@@ -96,12 +96,14 @@ def test_a_long_recording_takes_few_bytes_each_and_no_more_memory(tmp_path: Path
         vcpu = running.host(transport="ring").vcpu(0)
         data = memoryview(bytearray(4))
         sizes_kib: list[int] = []
-        with connect(running.endpoint, transport="grpc-stream") as host:
-            with host.debug.record_to(path):
-                for part in range(4):
-                    for _ in range(count // 4):
-                        vcpu.mmio_read_into(BASE, data)
-                    sizes_kib.append(resident_kib(running.process.pid))
+        with (
+            connect(running.endpoint, transport="grpc-stream") as host,
+            host.debug.record_to(path),
+        ):
+            for _ in range(4):
+                for _ in range(count // 4):
+                    vcpu.mmio_read_into(BASE, data)
+                sizes_kib.append(resident_kib(running.process.pid))
         assert vcpu.failures == 0
     recording = Recording.open(path)
     assert sum(isinstance(event, Access) for event in recording) == count // 4 * 4

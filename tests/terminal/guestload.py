@@ -90,7 +90,7 @@ def _network(vcpu: Vcpu, step: int) -> None:
     for ring in range(4):
         vcpu.mmio_write(SCRATCH + 0x10 * ring, 4, step)
         vcpu.mmio_read(SCRATCH + 0x10 * ring + 4, 4)
-    vcpu.mmio_write(SCRATCH + 0xFFF, 1, step & 1)
+    vcpu.mmio_write(SCRATCH + 0xFFF, 1, bool(step % 4))
 
 
 def _probe(vcpu: Vcpu, step: int) -> None:

@@ -21,6 +21,7 @@ from daemonlab import daemon
 from devicehost_client import connect
 from devicehost_client.ctl.top.app import TopApp
 from terminal.guestload import DEVICES, load
+from terminal.svg import portable
 
 SIZE = (120, 40)
 SECONDS = 62.0
@@ -46,7 +47,7 @@ def main() -> None:
     ):
         app = TopApp(host, SHOWN_ENDPOINT, 1.0)
         picture = asyncio.run(_watch(app, options.seconds))
-    options.file.write_text(picture)
+    options.file.write_text(portable(picture))
 
 
 async def _watch(app: TopApp, seconds: float) -> str:

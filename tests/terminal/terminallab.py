@@ -1,6 +1,6 @@
 """`devicehostctl` in a real terminal: tmux, with a server of its own for each terminal.
 
-with terminal("top", columns=80, rows=24, DEVICEHOST_ENDPOINT=endpoint) as shown:
+with terminal(TOP, columns=80, rows=24, DEVICEHOST_ENDPOINT=endpoint) as shown:
     shown.wait_for("com1")
     shown.type("q")
     assert shown.ended() == 0
@@ -8,10 +8,10 @@ with terminal("top", columns=80, rows=24, DEVICEHOST_ENDPOINT=endpoint) as shown
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from ctllab import DEVICEHOSTCTL
 from daemonlab import environment, wait_until
 
 TMUX = Path("/usr/bin/tmux")
+TOP = f"{shlex.quote(str(DEVICEHOSTCTL))} top --interval 0.2"
 
 _ENDED = "it ended with"
 _COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|4[0-7]|38|48|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
@@ -43,7 +44,9 @@ class Terminal:
 
     def kill(self) -> None:
         """End it, with all that runs in it."""
-        subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
+        subprocess.run(
+            [*self._tmux, "kill-server"], env=self._variables, check=False, capture_output=True
+        )
 
     def text(self) -> str:
         """What is on the screen."""
@@ -53,18 +56,18 @@ class Terminal:
         """The lines on the screen."""
         return self.text().splitlines()
 
+    def styled(self) -> str:
+        """What is on the screen, with its colours as a terminal takes them."""
+        return self._run("capture-pane", "-p", "-e")
+
     def has_colours(self) -> bool:
         """Whether anything on the screen is in colour."""
-        return _COLOUR.search(self._run("capture-pane", "-p", "-e")) is not None
-
-    def line(self, text: str) -> str:
-        """The first line with a text in it, once there is one."""
-        self.wait_for(text)
-        return next(each for each in self.lines() if text in each)
+        return _COLOUR.search(self.styled()) is not None
 
     def pid(self) -> int:
-        """The process that runs in it."""
-        return int(self._run("display-message", "-p", "#{pane_pid}"))
+        """The process that the command is."""
+        shell = self._run("display-message", "-p", "#{pane_pid}").strip()
+        return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
 
     def flags(self) -> dict[str, bool]:
         """What the terminal is told to do."""
@@ -88,6 +91,12 @@ class Terminal:
     def wait_for(self, *texts: str) -> str:
         """Wait until all of these are on the screen; return what is."""
         return self.wait_until(lambda shown: all(text in shown for text in texts), *texts)
+
+    def wait_matching(self, *patterns: str) -> str:
+        """Wait until all of these match in a line of the screen; return what is on it."""
+        return self.wait_until(
+            lambda shown: all(re.search(each, shown) for each in patterns), *patterns
+        )
 
     def wait_until(self, condition: Callable[[str], object], *what: str) -> str:
         """Wait until the screen is as it should be; return what is on it."""
@@ -123,12 +132,12 @@ class Terminal:
 
 @contextmanager
 def terminal(
-    arguments: str, *, columns: int = 120, rows: int = 40, **variables: str
+    command: str, *, columns: int = 120, rows: int = 40, **variables: str
 ) -> Iterator[Terminal]:
-    """Run `devicehostctl` in a terminal of a size.
+    """Run a command in a terminal of a size, and a shell after it.
 
     Args:
-        arguments: its arguments, as a shell takes them.
+        command: as a shell takes it.
         columns: how wide it is.
         rows: how high.
         variables: of the environment, in addition.
@@ -139,9 +148,11 @@ def terminal(
     for name in ("TMUX", "NO_COLOR", "COLORFGBG"):
         if name not in variables:
             own.pop(name, None)
-    shown = Terminal(f"devicehost-{os.getpid()}-{uuid.uuid4().hex[:8]}", own)
-    try:
-        shown.start(f"{shlex.quote(str(DEVICEHOSTCTL))} {arguments}", columns, rows)
-        yield shown
-    finally:
-        shown.kill()
+    with tempfile.TemporaryDirectory(prefix="tmux-") as sockets:
+        own["TMUX_TMPDIR"] = sockets  # tmux leaves its socket behind
+        shown = Terminal(f"devicehost-{uuid.uuid4().hex[:8]}", own)
+        try:
+            shown.start(command, columns, rows)
+            yield shown
+        finally:
+            shown.kill()

@@ -58,6 +58,8 @@ _STATUSES: Mapping[int, str] = {
     ExitStatus.USAGE: "wrong usage; nothing was sent",
     ExitStatus.UNREACHABLE: "the server isn't there, went away, or didn't answer in time",
 }
+_OFFLINE = {status: _STATUSES[status] for status in _STATUSES if status != ExitStatus.UNREACHABLE}
+"""Those of a verb that does without a server."""
 _INTERRUPTED = {130: "killed by SIGINT (as a shell tells it); a watch ends with 0"}
 
 _EXAMPLES = (
@@ -159,7 +161,7 @@ def _add_verb(choice: Any, verb: Verb) -> None:
             _OPTIONS_NOTE,
             _OUTPUT_NOTE if "-o" in taken else "",
             f"json:\n{_indented(verb.json)}",
-            _statuses({**_STATUSES, **verb.statuses}),
+            _statuses({**(_OFFLINE if verb.offline else _STATUSES), **verb.statuses}),
             _examples(verb.examples),
         ),
     )

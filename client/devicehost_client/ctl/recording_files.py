@@ -78,14 +78,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise CommandFailed(f"can't write {path}: {error.strerror}") from error
 
 
-def check_not_itself(recording: Path, out: Path) -> None:
+def check_not_itself(recording: Path, out: Path, option: str = "-o") -> None:
     """Check that what is written isn't written over what is read.
 
     Raises:
         UsageError: it would be.
     """
     if out != STDOUT and out.exists() and recording.exists() and out.samefile(recording):
-        raise UsageError(f"argument -o: {out} is the recording itself")
+        raise UsageError(f"argument {option}: {out} is the recording itself")
 
 
 def source_shape(source: Source) -> dict[str, Json]:

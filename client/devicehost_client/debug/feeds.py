@@ -64,6 +64,8 @@ class Feed(Iterator[_T], Generic[_T]):
             ConnectionLost: the server is gone.
             RemoteError: the server ended it; see the RPC for the reasons.
         """
+        if self._is_closed:
+            raise StopIteration
         while not self._items:
             self._receive()
         return self._items.popleft()
@@ -109,7 +111,10 @@ class FinishableFeed(Feed[_T]):
         read: Callable[[Any], Iterable[_T]],
     ) -> None:
         self._finished = threading.Event()
-        super().__init__(method, self._requests(request), read)
+        super().__init__(method, _until(self._finished, request), read)
+        # However it ends, gRPC's thread isn't to wait any more.
+        if not self._call.add_callback(self._finished.set):
+            self._finished.set()
 
     def finish(self) -> None:
         """Have enough: what is left still comes, and then there is no next."""
@@ -120,6 +125,11 @@ class FinishableFeed(Feed[_T]):
         self._finished.set()
         super().close()
 
-    def _requests(self, request: Any) -> Iterator[Any]:
-        yield request
-        self._finished.wait()
+
+def _until(finished: threading.Event, request: Any) -> Iterator[Any]:
+    """Go through the one request, and end when it is finished.
+
+    gRPC reads it on a thread. It doesn't hold the feed: one that is dropped ends its call.
+    """
+    yield request
+    finished.wait()

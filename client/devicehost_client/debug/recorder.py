@@ -5,7 +5,7 @@
     print(recorder.written)
 
 The server sends what comes next in the file. Told that it is enough, it sends what is left,
-and the end. If it can't, the file is a recording that was cut after its last whole chunk.
+and the end. If it can't, the file is a recording that was cut: all that came is in it.
 """
 
 from __future__ import annotations
@@ -142,7 +142,6 @@ class FileRecorder:
             try:
                 if self._failure is not None:
                     raise self._failure
-                self._file.truncate(self._chunks.whole)
                 if not self._chunks.is_ended:
                     raise ConnectionLost("the server sends no end of the recording")
             finally:

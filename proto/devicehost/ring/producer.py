@@ -245,17 +245,17 @@ class Producer:
         """Sleep until this access is completed."""
         control = self._control
         deadline = time.monotonic() + self._timeout_s
+        look_again_s = min(LOOK_AGAIN_S, self._timeout_s / 4)
         control[WAITING] = sequence
         try:
             self._barrier()
             while not self.is_complete(sequence):
-                remaining_s = deadline - time.monotonic()
-                if remaining_s <= 0:
-                    if self._server[_HELD]:
-                        deadline = time.monotonic() + self._timeout_s
-                        continue
+                now = time.monotonic()
+                if self._server[_HELD]:
+                    deadline = now + self._timeout_s  # the device has all of it afterwards
+                elif now >= deadline:
                     raise AccessOverdue(f"no completion within {self._timeout_s:g} s")
-                if self._wait(min(remaining_s, LOOK_AGAIN_S)):
+                if self._wait(min(deadline - now, look_again_s)):
                     continue
                 # The signal may have come just now.
                 if self.is_complete(sequence) and not self._wait(0):

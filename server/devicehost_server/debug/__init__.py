@@ -11,7 +11,8 @@
 | pending       | an access on its way, for stages                                         |
 | taps          | copies of accesses, packed, until they are fetched                       |
 | journal       | what devices learn from outside, for taps                                |
-| feeds         | traces and recordings, for their readers                                 |
+| feeds         | traces, for their readers                                                |
+| record_feed   | recordings, likewise                                                     |
 | activity      | counts of accesses; activity_feed names them                             |
 | flight        | the last accesses, and their dump when a device faults                   |
 | filters       | which accesses are wanted; matching and places decide                    |

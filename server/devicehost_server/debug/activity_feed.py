@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from devicehost.recording import Operation, Space
-from devicehost.registers import Decoder
+from devicehost.recording import Space
+from devicehost.registers import Register
 from devicehost_server.debug.activity import (
     Activity,
     ActivityTap,
@@ -86,7 +86,10 @@ class ActivityFeed(TapFeed):
 
 
 class _Where:
-    """Names addresses, as the devices are at this moment."""
+    """Names addresses: by what is there without any condition, since many accesses count as one.
+
+    So accesses to registers that share a data port are counted there.
+    """
 
     def __init__(self, records: DeviceRecords, registers: Registers) -> None:
         self._spans = [
@@ -95,26 +98,29 @@ class _Where:
             for number, span in enumerate(records.spans(info))
         ]
         self._registers = registers
-        self._decoders: dict[str, Decoder | None] = {}
+        self._maps: dict[str, list[Register]] = {}
 
     def find(self, pio: bool, address: int, *, reading: bool) -> tuple[str, str]:  # noqa: FBT001 # as of a span
         """Return the device at an address, and its register."""
         for span, number, device in self._spans:
             if span.pio == pio and span.base <= address <= span.last:
-                decoder = self._decoder(device)
-                if decoder is None:
-                    return device, ""
-                operation = Operation.READ if reading else Operation.WRITE
-                names = decoder.names(number, address - span.base, operation, 1)
-                return device, names[0] if names else ""
+                offset = address - span.base
+                for each in self._map(device):
+                    if each.range == number and (each.readable if reading else each.writable):
+                        index, within = divmod(offset - each.offset, each.stride or each.size)
+                        if 0 <= index < each.count and within < each.size:
+                            return device, f"{each.name}[{index}]" if each.count > 1 else each.name
+                return device, ""
         return "", ""
 
-    def _decoder(self, device: str) -> Decoder | None:
-        if device not in self._decoders:
-            self._decoders[device] = None
+    def _map(self, device: str) -> list[Register]:
+        """The registers with a place of their own; those first that are there always."""
+        if device not in self._maps:
+            self._maps[device] = []
             with suppress(DeviceHostError):
-                self._decoders[device] = self._registers.decoder(device)
-        return self._decoders[device]
+                found = [each for each in self._registers.of(device) if each.via is None]
+                self._maps[device] = sorted(found, key=lambda each: each.when is not None)
+        return self._maps[device]
 
 
 def _activity(

@@ -23,20 +23,21 @@ from devicehost_server.debug.activity import ActivityTap
 from devicehost_server.debug.activity_feed import ActivityFeed
 from devicehost_server.debug.breakpoints import Breakpoints
 from devicehost_server.debug.faults import Faults
-from devicehost_server.debug.feeds import RecordFeed, TapFeed, TraceFeed
+from devicehost_server.debug.feeds import TapFeed, TraceFeed
 from devicehost_server.debug.filters import ANY, AccessFilter
-from devicehost_server.debug.flight import FaultDumps, flight_recording
+from devicehost_server.debug.flight import FLIGHT_MAX, FaultDumps, flight_recording
 from devicehost_server.debug.inspection import Branch, Inspection, Look, Node
 from devicehost_server.debug.journal import TapJournal
 from devicehost_server.debug.matching import AccessMatcher
 from devicehost_server.debug.observed import Observed
+from devicehost_server.debug.record_feed import RecordFeed
 from devicehost_server.debug.records import DeviceRecords
 from devicehost_server.debug.registers import RegisterMaps
 from devicehost_server.debug.states import States
 from devicehost_server.debug.taps import FlightTap, RecordTap, Tap, TraceTap
-from devicehost_server.device_info import DeviceEvent
+from devicehost_server.device_info import DeviceEvent, DeviceInfo
 from devicehost_server.device_manager import DeviceManager
-from devicehost_server.model.errors import Draining, NoSuchDevice
+from devicehost_server.model.errors import BadRequest, Draining, NoSuchDevice
 from devicehost_server.model.holds import Holds
 from devicehost_server.model.interrupts import (
     InterruptController,
@@ -45,6 +46,9 @@ from devicehost_server.model.interrupts import (
 )
 from devicehost_server.model.interrupts import InterruptKind as LineChange
 from devicehost_server.model.io_manager import LOCK_TIMEOUT_S, IoManager
+
+GRACE_S = 0.05
+"""How long a thread may be about to make an access, in seconds, when others want to run."""
 
 FLIGHT_EVENTS = 10_000
 """How many events the flight recorder keeps if a breakpoint arms it."""
@@ -104,10 +108,11 @@ class Debugger:
         self._taps: tuple[Tap, ...] = ()
         self._injected: dict[int, InterruptLine] = {}
         self._draining = False
-        self.registers.on_changed(self._changed_otherwise)
-        self.states.on_changed(self._changed_otherwise)
+        self.registers.on_changed(self._changed_otherwise, inside=self._being_changed)
+        self.states.on_changed(self._changed_otherwise, inside=self._being_changed)
         interrupts.subscribe(self._interrupt_changed)
         devices.subscribe(self._device_changed)
+        devices.foretell = self._device_changing
 
     # What can be seen.
 
@@ -144,6 +149,7 @@ class Debugger:
             device_ids=device_ids,
             records=self._records,
             doors=self._devices.doors,
+            settle=self._settle,
         )
 
     def watch_activity(self, interval_s: float) -> ActivityFeed:
@@ -159,7 +165,15 @@ class Debugger:
         )
 
     def set_flight_recorder(self, events_min: int) -> None:
-        """Keep so many events from now on; 0 to keep none, and forget what was kept."""
+        """Keep so many events from now on; 0 to keep none, and forget what was kept.
+
+        Raises:
+            BadRequest: they are more than `FLIGHT_MAX`.
+        """
+        if events_min > FLIGHT_MAX:
+            raise BadRequest(
+                f"accesses can't be {events_min}; allowed: 0 to {FLIGHT_MAX}", field="accesses"
+            )
         with self._lock:
             self._flight = FlightTap(events_min) if events_min else None
             self._dumps = None
@@ -242,6 +256,14 @@ class Debugger:
             self._feeds.remove(feed)
         self._rearm()
 
+    def _settle(self) -> None:
+        """Wait for accesses that went past what was armed just now.
+
+        One that is held isn't: it finds what is armed when it goes on.
+        """
+        time.sleep(GRACE_S)
+        self._io.wait_for_accesses(self._lock_timeout_s)
+
     def _rearm(self) -> None:
         """Have everything that is armed see what happens, and nothing else."""
         with self._lock:
@@ -257,10 +279,9 @@ class Debugger:
                     Observed(
                         self._io,
                         self._holds,
-                        taps=taps,
+                        taps=lambda: self._taps,
                         faults=faults,
                         breakpoints=breakpoints,
-                        in_order=any(isinstance(tap, RecordTap) for tap in taps),
                         lock_timeout_s=self._lock_timeout_s,
                     )
                 )
@@ -280,6 +301,10 @@ class Debugger:
             for tap in self._taps:
                 tap.event(told)
 
+    def _device_changing(self, info: DeviceInfo) -> None:
+        for feed in tuple(self._feeds):
+            feed.device_changing(info)
+
     def _device_changed(self, event: DeviceEvent) -> None:
         for feed in tuple(self._feeds):
             feed.device_changed(event)
@@ -288,7 +313,13 @@ class Debugger:
         """A device was changed by other than an access, or its registers have other names."""
         self.breakpoints.learn_again(device_id)
         self.faults.learn_again(device_id)
+
+    def _being_changed(self, device_id: str) -> None:
+        """Likewise, and nobody else has been in the device since."""
         with suppress(NoSuchDevice):  # it went at once
             info = self._devices.get(device_id)
-            for feed in tuple(self._feeds):
+            feeds = tuple(self._feeds)
+            for feed in feeds:
+                feed.changing_otherwise(info)
+            for feed in feeds:
                 feed.changed_otherwise(info)

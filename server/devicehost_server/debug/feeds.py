@@ -1,11 +1,7 @@
-"""What readers of traces, recordings and activity are given: something to iterate over.
+"""What readers are given: something to iterate over, and a trace as the first of these.
 
 Each feed is armed by entering it, and ends when it is left, closed, or the server stops.
 It is iterated on its reader's thread, where all work is done that isn't a copy.
-
-A recording begins with the state of each device. That state is taken under the device's
-lock, and accesses of the device are recorded from the same moment on: not one is missing,
-and none is there twice.
 """
 
 from __future__ import annotations
@@ -14,10 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 import structlog
 
@@ -26,38 +21,24 @@ from devicehost.recording import (
     Annotator,
     DeviceRecord,
     Event,
-    Header,
     Plugged,
     Space,
     Unplugged,
     decode_block,
-    file_block,
-    file_end,
-    file_start,
 )
-from devicehost_server import VERSION
-from devicehost_server.debug.entered import entered
-from devicehost_server.debug.journal import TapJournal
 from devicehost_server.debug.matching import AccessMatcher
 from devicehost_server.debug.records import DeviceRecords
-from devicehost_server.debug.taps import RecordTap, Span, Tap, TraceTap
+from devicehost_server.debug.taps import Span, Tap, TraceTap
 from devicehost_server.device_info import DeviceEvent, DeviceInfo, DeviceState
-from devicehost_server.devices.doors import Doors
-from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import (
     DeviceHostError,
     Draining,
-    NoSuchDevice,
-    RecordingTooSlow,
 )
 
 _log = structlog.get_logger(__name__)
 
 LOOK_S = 0.02
 """How often a trace is looked at while little happens, in seconds."""
-
-FLUSH_S = 0.1
-"""How long an event waits at most before it is in the reader's recording, in seconds."""
 
 BATCH_MAX = 512
 """How many events of a trace are decoded at a time."""
@@ -85,6 +66,11 @@ class TapFeed:
 
     def __enter__(self) -> Self:
         self._arm(self)
+        try:
+            self._begin()
+        except BaseException:
+            self._disarm(self)
+            raise
         return self
 
     def __exit__(
@@ -104,11 +90,24 @@ class TapFeed:
         self._draining = True
         self._closed.set()
 
+    def device_changing(self, info: DeviceInfo) -> None:
+        """Take note that a device is about to come onto the bus, or to leave it, at once."""
+
     def device_changed(self, event: DeviceEvent) -> None:
         """Take note that a device came or went. It returns at once."""
 
+    def changing_otherwise(self, info: DeviceInfo) -> None:
+        """Believe nothing of a device that is told from here on until it was looked at."""
+
     def changed_otherwise(self, info: DeviceInfo) -> None:
-        """Take note that a device was changed by other than an access, or has other names."""
+        """Look at a device that was changed by other than an access, or has other names.
+
+        The thread that changed it calls, and nobody else has been in the device since. All
+        feeds were told before by `changing_otherwise`.
+        """
+
+    def _begin(self) -> None:
+        """Do what has to be done once the tap is armed."""
 
     def _wait(self, seconds: float) -> None:
         self._closed.wait(seconds)
@@ -146,9 +145,10 @@ class TraceFeed(TapFeed):
 
     def __enter__(self) -> Self:
         self._aim()
-        super().__enter__()
+        return super().__enter__()
+
+    def _begin(self) -> None:
         self._annotator = Annotator(self._records.all())
-        return self
 
     def __iter__(self) -> Iterator[tuple[int, list[Annotated]]]:
         while not self._closed.is_set():
@@ -217,136 +217,7 @@ class TraceFeed(TapFeed):
                 Span(each is Space.PIO, base, last) for each in Space if space in {None, each}
             ]
         # An empty one would be for no accesses at all.
-        self.tap.spans = tuple(spans) or (Span(pio=False, base=0, last=-1),)
-
-
-class RecordFeed(TapFeed):
-    """A recording. Iterating gives what comes next in the file."""
-
-    tap: RecordTap
-
-    def __init__(
-        self,
-        tap: RecordTap,
-        arm: Callable[[TapFeed], None],
-        disarm: Callable[[TapFeed], None],
-        *,
-        device_ids: tuple[str, ...],
-        records: DeviceRecords,
-        doors: Doors,
-    ) -> None:
-        super().__init__(tap, arm, disarm)
-        self._wanted = frozenset(device_ids)
-        self._records = records
-        self._doors = doors
-        self._lock = threading.Lock()  # of the next two
-        self._admitted: dict[str, tuple[Span, ...]] = {}
-        self._arrivals: list[DeviceInfo] = []
-        self._count = 0
-
-    def __enter__(self) -> Self:
-        present = {info.id for info in self._records.infos()}
-        for device_id in self._wanted - present:
-            raise NoSuchDevice(f"there is no device {device_id!r}", device=device_id)
-        super().__enter__()
-        self._now_ns, self._wall_ns = time.monotonic_ns(), time.time_ns()
-        devices = [
-            record for info in self._records.infos() if (record := self._admit(info)) is not None
-        ]
-        self._begin = file_start(
-            Header(
-                tuple(devices),
-                version=VERSION,
-                started=datetime.fromtimestamp(self._wall_ns / 1e9, UTC).isoformat(),
-                wall_ns=self._wall_ns,
-                now_ns=self._now_ns,
-            )
-        )
-        self._let_all_in()
-        return self
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._begin
-        while not self._closed.is_set():
-            yield from self._fetch()
-            if self.tap.failed:
-                raise RecordingTooSlow("the recording was not read as fast as the guest is")
-            self.tap.due.wait(FLUSH_S)
-        yield from self._fetch()
-        yield file_end(self._count)
-        self._check_draining()
-
-    def close(self) -> None:
-        """End it: its reader is gone, or has had enough."""
-        super().close()
-        self.tap.due.set()
-
-    def drain(self) -> None:
-        """End it, for the server stops."""
-        super().drain()
-        self.tap.due.set()
-
-    def device_changed(self, event: DeviceEvent) -> None:
-        """Take note that a device came or went."""
-        info = event.device
-        with self._lock:
-            if info.state is DeviceState.PLUGGED:
-                self._arrivals.append(info)
-                self._aim()  # not at this one, until its state is there
-            elif self._admitted.pop(info.id, None) is not None:
-                self.tap.event(Unplugged(time.monotonic_ns(), info.id))
-
-    def changed_otherwise(self, info: DeviceInfo) -> None:
-        """Record the state that a device has now."""
-        with self._lock:
-            if info.id not in self._admitted:
-                return
-        self._admit(info, is_new=True)
-
-    def _fetch(self) -> Iterator[bytes]:
-        with self._lock:
-            arrivals, self._arrivals = self._arrivals, []
-        for info in arrivals:
-            self._admit(info, is_new=True)
-        if arrivals:
-            self._let_all_in()
-        for block in self.tap.take():
-            self._count += block.count
-            yield file_block(block.data)
-
-    def _admit(self, info: DeviceInfo, *, is_new: bool = False) -> DeviceRecord | None:
-        """Record a device from here on; return it with its state, if it is to be recorded."""
-        if self._wanted and info.id not in self._wanted:
-            return None
-        try:
-            hosted = self._records.hosted(info.id)
-            doing = "while its state was saved for a recording"
-            with (
-                entered(cast("DeviceIo", hosted), info.id, doing, is_recorded=True),
-                TapJournal.gathering() as gathered,
-            ):
-                record = self._records.of(info, self._doors.save(hosted))
-                if is_new:
-                    self.tap.event(Plugged(time.monotonic_ns(), record.to_json()))
-                for event in gathered:
-                    self.tap.event(event)
-                with self._lock:
-                    self._admitted[info.id] = self._records.spans(info)
-                    self._aim()
-        except DeviceHostError as error:
-            _log.warning("device_not_recorded", device=info.id, error=str(error))
-            return None
-        return record
-
-    def _aim(self) -> None:
-        """Have the tap take the accesses of the devices that are recorded. Under the lock."""
-        self.tap.spans = tuple(span for spans in self._admitted.values() for span in spans)
-
-    def _let_all_in(self) -> None:
-        """Have it take all accesses, those that find no device too, if all are wanted."""
-        with self._lock:
-            if not self._wanted and not self._arrivals:
-                self.tap.spans = None
+        self.tap.spans = tuple(dict.fromkeys(spans)) or (Span(pio=False, base=0, last=-1),)
 
 
 def _meets(spans: Sequence[Span], base: int, last: int) -> bool:

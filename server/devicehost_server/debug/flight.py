@@ -10,6 +10,7 @@ often as it likes.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from devicehost_server.model.io_manager import IoManager
 
 _log = structlog.get_logger(__name__)
 
+FLIGHT_MAX = 1_000_000
+"""The most accesses that the flight recorder keeps: some 20 MB."""
+
 DUMP_EVERY_S = 60.0
 """How long after a dump for a device there is no other one for it, in seconds."""
 
@@ -38,6 +42,9 @@ DUMPS_MAX = 16
 """How many dumps are kept; the oldest go."""
 
 SUFFIX = ".dhrec"
+
+_DUMP = re.compile(r"\d{8}T\d{6}\.\d{6}-.*" + re.escape(SUFFIX))
+"""What dumps are called. Other files in the folder are somebody else's."""
 
 
 def flight_recording(tap: FlightTap | None, records: DeviceRecords, note: str) -> Iterator[bytes]:
@@ -113,7 +120,10 @@ class FaultDumps:
                 return
             self._next_at[device] = now + DUMP_EVERY_S
         note = f"device {device!r} faulted in an access to {space.value} {address:#x}"
-        threading.Thread(target=self._dump, args=(device, note), name="flight dump").start()
+        try:
+            threading.Thread(target=self._dump, args=(device, note), name="flight dump").start()
+        except RuntimeError as error:  # there can't be one more thread
+            _log.error("flight_dump_failed", device=device, error=str(error))
 
     def event(self, event: Event) -> None:
         """Nothing else is a fault."""
@@ -128,7 +138,8 @@ class FaultDumps:
                 for chunk in _file(self._tap, self._records, note):
                     file.write(chunk)
             unfinished.rename(path)
-            for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-DUMPS_MAX]:
+            dumps = (each for each in self._folder.iterdir() if _DUMP.fullmatch(each.name))
+            for old in sorted(dumps)[:-DUMPS_MAX]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             with suppress(OSError):

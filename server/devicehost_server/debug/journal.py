@@ -53,7 +53,7 @@ class TapJournal:
     @classmethod
     @contextmanager
     def gathering(cls) -> Iterator[list[Event]]:
-        """Gather what the calling thread causes, in place of telling it."""
+        """Gather what the calling thread causes, besides telling it."""
         gathered = cls._of_thread.gathered = []
         try:
             yield gathered
@@ -66,6 +66,5 @@ class TapJournal:
         gathered = self._of_thread.gathered
         if gathered is not None:
             gathered.append(event)
-            return
         for tap in self._taps:
             tap.event(event)

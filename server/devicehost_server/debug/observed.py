@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeAlias
 
 import structlog
@@ -26,7 +26,7 @@ from devicehost.access_status import AccessStatus
 from devicehost.recording.events import Operation
 from devicehost.recording.events import Space as EventSpace
 from devicehost_server.debug.pending import PendingAccess, Stage
-from devicehost_server.debug.taps import Tap
+from devicehost_server.debug.taps import RecordTap, Tap
 from devicehost_server.model.address_map import Space, Trap
 from devicehost_server.model.device_io import (
     DEVICE_EXCEPTIONS,
@@ -58,10 +58,10 @@ class Observed:
     Args:
         io: the bus.
         holds: knows how long an access was held.
-        taps: who gets a copy of each access.
+        taps: tells who gets a copy of each access. An access that is held finds others when
+            it goes on than were there when it came.
         faults: what spoils accesses, if anything does. It doesn't wait after an access.
         breakpoints: what holds accesses, if anything does.
-        in_order: whether the taps are to get a device's accesses in their order.
         lock_timeout_s: how long to wait for a device that another thread is in, in seconds.
     """
 
@@ -70,18 +70,17 @@ class Observed:
         io: IoManager,
         holds: Holds,
         *,
-        taps: Sequence[Tap],
+        taps: Callable[[], tuple[Tap, ...]],
         faults: Stage | None,
         breakpoints: Stage | None,
-        in_order: bool,
         lock_timeout_s: float,
     ) -> None:
         self._io = io
         self._holds = holds
-        self._taps = tuple(taps)
+        self._present_taps = taps
+        self._taps = taps()
         self._faults = faults
         self._breakpoints = breakpoints
-        self._in_order = in_order
         self._lock_timeout_s = lock_timeout_s
         self._places: dict[Trap, tuple[str, int]] = {}
 
@@ -130,7 +129,7 @@ class Observed:
             took = now() - started
             tell(started, took, vcpu, write, pio, address, size or len(data), data, 0)
 
-        if not self._in_order:
+        if not _in_order(self._taps):
             return tapped
         find, timeout_s = self._io.find, self._lock_timeout_s
 
@@ -218,8 +217,9 @@ class Observed:
         failures: list[DeviceHostError] = []
         if self._breakpoints is not None:
             _guarded(self._breakpoints.before, access)
+        taps = self._present_taps()
         # A recording is to have what the device did, in its order; nobody may wait in there.
-        with self._in_its_device(access):
+        with self._in_its_device(access) if _in_order(taps) else nullcontext():
             try:
                 if self._faults is not None:
                     _guarded(self._faults.before, access)
@@ -231,11 +231,11 @@ class Observed:
                     access.data = b""
             if self._faults is not None:
                 _guarded(self._faults.after, access)
-            if self._taps:
-                held_ns = self._holds.held_ns() - held_ns
-                self._tell(
+            took_ns = max(0, _now() - access.time_ns - self._holds.held_ns() + held_ns)
+            for tap in taps:
+                tap.access(
                     access.time_ns,
-                    max(0, _now() - access.time_ns - held_ns),
+                    took_ns,
                     UNKNOWN_VCPU if access.vcpu is None else access.vcpu,
                     access.operation is Operation.WRITE,
                     access.space is EventSpace.PIO,
@@ -284,20 +284,22 @@ class Observed:
         place = self._places.get(trap)
         if place is None:
             kind = _RANGES[space]
-            numbers = [
-                number
-                for number, each in enumerate(trap.device.get_trapped_io_resources())
-                if each.base == trap.base and isinstance(each, kind)
-            ]
+            numbers: list[int] = []
+            try:
+                numbers += [
+                    number
+                    for number, each in enumerate(trap.device.get_trapped_io_resources())
+                    if each.base == trap.base and isinstance(each, kind)
+                ]
+            except DEVICE_EXCEPTIONS as error:  # it isn't asked for this in other accesses
+                _log.error("ranges_not_told", device=trap.device.name, exc_info=error)
             place = self._places[trap] = (trap.device.name, numbers[0] if numbers else -1)
         return place
 
     @contextmanager
     def _in_its_device(self, access: PendingAccess) -> Iterator[None]:
-        """Hold the lock of the device of an access, if it has one and the order matters."""
-        trap = None
-        if self._in_order:
-            trap = self._io.find(Space(access.space.value), access.address)
+        """Hold the lock of the device of an access, if it has one."""
+        trap = self._io.find(Space(access.space.value), access.address)
         if trap is None or not isinstance(trap.device, DeviceIoMut):
             yield
             return
@@ -308,6 +310,11 @@ class Observed:
         finally:
             if is_ours:
                 lock.release()
+
+
+def _in_order(taps: Sequence[Tap]) -> bool:
+    """Whether one of them is to get a device's accesses in their order."""
+    return any(isinstance(tap, RecordTap) for tap in taps)
 
 
 def status_of(error: DeviceHostError) -> int:

@@ -69,15 +69,19 @@ class RegisterMaps:
         self._types = types
         self._lock = threading.Lock()
         self._given: dict[tuple[str, int], RegisterMap] = {}  # by id and generation
+        self._checked: dict[str, RegisterMap] = {}  # what devices have told, and is sound
         self._on_changed: Callable[[str], None] = _nobody
+        self._on_changed_inside: Callable[[str], None] = _nobody
         devices.subscribe(self._device_changed)
 
-    def on_changed(self, listener: Callable[[str], None]) -> None:
-        """Tell `listener` of each device, by its id, that was poked or has other names.
+    def on_changed(self, listener: Callable[[str], None], inside: Callable[[str], None]) -> None:
+        """Tell of each device, by its id, that was poked or has other names.
 
-        It is told on the thread that did it, which is in no device then.
+        Both are told on the thread that did it: first `inside`, when nobody else has been in
+        the device since, then `listener`, when the thread is in no device any more.
         """
         self._on_changed = listener
+        self._on_changed_inside = inside
 
     # What they are called.
 
@@ -87,7 +91,7 @@ class RegisterMaps:
         Raises:
             NoSuchDevice: there is no such device.
             NoRegisterMap: it has none, and was given none.
-            DeviceFault: it raised when it was asked.
+            DeviceFault: it raised when it was asked, or its map breaks a rule.
             DeviceTimeout: another thread is in it for too long.
         """
         generation = self._devices.get(device_id).generation
@@ -97,6 +101,9 @@ class RegisterMaps:
             return given
         with self._inside(device_id, "when its registers were asked for") as hosted:
             own = hosted.get_register_map()
+            if own is not None and own is not self._checked.get(device_id):
+                check(own)
+                self._checked[device_id] = own
         if own is None:
             raise NoRegisterMap(
                 f"device {device_id!r} has no register map; it can be given one", device=device_id
@@ -142,6 +149,7 @@ class RegisterMaps:
                 self._given.pop((device_id, generation), None)
             else:
                 self._given[device_id, generation] = register_map
+        self._on_changed_inside(device_id)
         self._on_changed(device_id)
 
     def decoder(self, device_id: str) -> Decoder | None:
@@ -224,6 +232,7 @@ class RegisterMaps:
             )
         with self._inside(device_id, f"in a poke of {register!r}") as hosted:
             hosted.poke(_OwnNames(hosted).of(place), value)
+            self._on_changed_inside(device_id)
         self._on_changed(device_id)
 
     def touched(
@@ -280,6 +289,7 @@ class RegisterMaps:
         if device.state is DeviceState.UNPLUGGED:
             with self._lock:
                 self._given.pop((device.id, device.generation), None)
+            self._checked.pop(device.id, None)
 
 
 def _nobody(_device_id: str) -> None:

@@ -24,6 +24,7 @@ from devicehost_server.debug.entered import entered
 from devicehost_server.device_info import DeviceState
 from devicehost_server.device_manager import DeviceManager
 from devicehost_server.devices.base import State
+from devicehost_server.devices.doors import SAVE
 from devicehost_server.model.device_io import DeviceIo
 from devicehost_server.model.errors import (
     BadRequest,
@@ -60,13 +61,16 @@ class States:
     def __init__(self, devices: DeviceManager) -> None:
         self._devices = devices
         self._on_changed: Callable[[str], None] = _nobody
+        self._on_changed_inside: Callable[[str], None] = _nobody
 
-    def on_changed(self, listener: Callable[[str], None]) -> None:
-        """Tell `listener` of each device, by its id, that got another state.
+    def on_changed(self, listener: Callable[[str], None], inside: Callable[[str], None]) -> None:
+        """Tell of each device, by its id, that got another state.
 
-        It is told on the thread that did it, which is in no device then.
+        Both are told on the thread that did it: first `inside`, when nobody else has been in
+        the device since, then `listener`, when the thread is in no device any more.
         """
         self._on_changed = listener
+        self._on_changed_inside = inside
 
     def save(self, device_ids: Iterable[str] = ()) -> SavedStates:
         """Return the state of these devices; of all that are on the bus if none is named.
@@ -112,9 +116,10 @@ class States:
         """Restore one device; add what it had to `former`, or give all of that back."""
         try:
             with entered(wanted.device, wanted.device_id, "while it got a state") as hosted:
-                before = _copy(hosted.save())
+                before = copied(hosted.save())
                 former.append(_Wanted(wanted.device_id, wanted.device, before))
                 hosted.restore(wanted.state)
+                self._on_changed_inside(wanted.device_id)
         except DeviceHostError as error:
             self._give_back(former)
             error.metadata.setdefault("device", wanted.device_id)
@@ -123,8 +128,13 @@ class States:
     def _save(self, device_id: str) -> dict[str, Any]:
         info = self._devices.get(device_id)
         device = self._devices.device(device_id)
-        with entered(device, device_id, "while its state was saved") as hosted:
-            return {"type": info.type, "state": _copy(hosted.save())}
+        doing = "while its state was saved"
+        with (
+            entered(device, device_id, doing, is_recorded=True) as hosted,
+            # A device may do now what was due, so who records it has to know.
+            self._devices.doors.calling(hosted, SAVE),
+        ):
+            return {"type": info.type, "state": copied(hosted.save())}
 
     def _checked(self, states: object) -> list[_Wanted]:
         if not isinstance(states, dict):
@@ -157,6 +167,7 @@ class States:
             try:
                 with entered(each.device, each.device_id, "while it got its state back") as hosted:
                     hosted.restore(each.state)
+                    self._on_changed_inside(each.device_id)
             except DeviceHostError as error:
                 _log.error("state_not_given_back", device=each.device_id, error=str(error))
 
@@ -197,7 +208,7 @@ def from_text(text: str) -> SavedStates:
     return cast("SavedStates", states)
 
 
-def _copy(state: State) -> State:
+def copied(state: State) -> State:
     """Return a state by itself. Raises what json raises if it isn't JSON."""
     return cast("State", json.loads(json.dumps(state, allow_nan=False)))
 

@@ -18,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from devicehost.access_status import AccessStatus
 from devicehost.recording import Event, Packer
 from devicehost.recording.events import Dma, Interrupt, Learned, Told, Woken
 from devicehost_server.model.device_io import ReadableBuffer
@@ -81,10 +82,12 @@ class BlockTap:
 
     Attributes:
         spans: may be replaced at any time.
+        since_ns: accesses that found no device aren't wanted if they began before.
     """
 
     def __init__(self, capacity: int, spans: tuple[Span, ...] | None = None) -> None:
         self.spans = spans
+        self.since_ns = 0
         self._lock = threading.Lock()
         self._packer = Packer(capacity)
 
@@ -102,13 +105,15 @@ class BlockTap:
         /,
     ) -> None:
         """Pack an access, if it is wanted."""
-        if (spans := self.spans) is not None:
-            for of_pio, base, last in spans:
-                if pio == of_pio and base <= address <= last:
-                    break
-            else:
-                return
+        if (spans := self.spans) is not None and not _is_in(spans, pio, address):
+            return
         with self._lock:
+            # What isn't wanted any more mustn't stand behind the event that says why.
+            now = self.spans
+            if now is not spans and now is not None and not _is_in(now, pio, address):
+                return
+            if status == AccessStatus.NO_DEVICE and started_ns < self.since_ns:
+                return
             packer = self._packer
             if not packer.access(
                 started_ns, took_ns, vcpu, write, pio, address, size, data, status
@@ -130,6 +135,13 @@ class BlockTap:
 
     def _keep(self, block: Block) -> None:
         raise NotImplementedError
+
+
+def _is_in(spans: tuple[Span, ...], pio: bool, address: int) -> bool:  # noqa: FBT001 # as of a Tap
+    for of_pio, base, last in spans:  # noqa: SIM110 # a generator takes longer
+        if pio == of_pio and base <= address <= last:
+            return True
+    return False
 
 
 class TraceTap(BlockTap):
@@ -226,14 +238,30 @@ class RecordTap(BlockTap):
     Attributes:
         failed: whether it doesn't keep up: what came after is missing.
         due: set when there is something to fetch that shouldn't wait.
+        devices: those whose doors are listened at; replaced as a whole, as the next is.
+        awaited: those whose interrupts aren't told yet: they will be devices of it soon.
     """
 
     def __init__(self, spans: tuple[Span, ...] | None) -> None:
         super().__init__(RECORD_BLOCK, spans)
         self.failed = False
         self.due = threading.Event()
+        self.devices: frozenset[str] = frozenset()
+        self.awaited: frozenset[str] = frozenset()
         self._blocks: list[Block] = []
         self._size = 0
+
+    def event(self, event: Event) -> None:
+        """Pack an event; what a device did before its state was saved is part of that state."""
+        match event:
+            case Learned() | Woken() | Told() | Dma():
+                wanted = event.device in self.devices
+            case Interrupt():
+                wanted = event.device not in self.awaited
+            case _:
+                wanted = True
+        if wanted:
+            super().event(event)
 
     def take(self) -> list[Block]:
         """Return what there is."""

@@ -12,6 +12,7 @@ from devicehost_server.model.errors import BadConfig
 
 CMOS_SIZE = 128
 
+SHUTDOWN = 0x0F  # what firmware does after a reset; written by software alone
 EQUIPMENT = 0x14
 BASE_MEMORY = 0x15
 EXTENDED_MEMORY = 0x17
@@ -59,6 +60,7 @@ _BOOT_FROM = dict(enumerate(("nothing", *_BOOT_DEVICES.values())))
 _BOOT_MAX = 3
 
 CMOS_REGISTERS = (
+    cmos_byte("SHUTDOWN", SHUTDOWN, "why the processor was reset; firmware acts by it"),
     cmos_byte(
         "EQUIPMENT",
         EQUIPMENT,

@@ -393,6 +393,12 @@ class IoManager:
             for initiator in self._initiators:
                 self._bind(initiator)
 
+    def wait_for_accesses(self, timeout_s: float) -> None:
+        """Wait until each access in flight has ended, or another one is, but not for longer."""
+        traps = [trap for bus in self._registered for trap in bus]
+        if traps:
+            self._cells.wait_until_out_of(traps, but=self._in_flight.cell, timeout_s=timeout_s)
+
     def _bind(self, initiator: Initiator) -> None:
         observer = self._observer
         calls = self._calls

@@ -37,8 +37,14 @@ from devicehost_server.replay.player import CannotReplay, NotPlayed, Player
 from devicehost_server.replay.spoiled import Spoiled
 from devicehost_server.replay.world import Effects, Outcome, World
 
-_NOT_ASKED = frozenset({AccessStatus.DEVICE_TIMEOUT, AccessStatus.DRAINING})
-"""Ends of an access that never got to its device."""
+_SIZE_MAX = 1 << 20
+"""The most that an access moves, in bytes; a recorded one of more was refused."""
+
+_NOT_ASKED = frozenset(
+    {AccessStatus.BAD_ACCESS_SIZE, AccessStatus.DEVICE_TIMEOUT, AccessStatus.DRAINING}
+)
+"""Ends of an access that never got to its device. How long one was that had a size which can't
+be isn't recorded, so it can't be made again."""
 
 
 @dataclass(slots=True)
@@ -200,7 +206,7 @@ class Stage:
 
     def _make(self, access: Access) -> tuple[AccessStatus, bytes, str]:
         """Make an access; return how it ended, what it carried, and what a device raised."""
-        data = bytearray(access.data or access.size)
+        data = bytearray(access.data or min(access.size, _SIZE_MAX))
         reading = access.operation is Operation.READ
         try:
             if access.space is Space.PIO:

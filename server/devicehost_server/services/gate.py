@@ -29,6 +29,9 @@ _log = structlog.get_logger(__name__)
 # Calls that go into a device.
 _ENTERING = ("/devicehost.v1.IoService/Access", "/devicehost.v1.DebugService/")
 
+# But these don't, and must find a worker: a stream may have to wait until they are called.
+_LETTING_GO = ("/Resume", "/DeleteBreakpoint", "/DeleteFault")
+
 # What tells about the server but changes nothing goes on while it drains.
 _ALWAYS_SERVED = ("Get", "List", "Check", "Watch", "ServerReflectionInfo")
 
@@ -99,7 +102,8 @@ class Gate(grpc.ServerInterceptor):
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         works = _is_work(method)
         # A device that hangs may hold it as long as a stream does.
-        slot = self._stream_slot if method.startswith(_ENTERING) else nullcontext
+        enters = method.startswith(_ENTERING) and not method.endswith(_LETTING_GO)
+        slot = self._stream_slot if enters else nullcontext
 
         def gated(request: Any, context: grpc.ServicerContext) -> Any:
             try:

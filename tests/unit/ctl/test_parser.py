@@ -140,6 +140,15 @@ def test_every_level_has_help_with_exit_statuses_and_examples(
     assert f"\nexamples:\n  {'export ' if not path else 'devicehostctl ' + path[0]}" in text
 
 
+@pytest.mark.parametrize(("command", "is_told"), [("lint", False), ("trace", True)])
+def test_only_commands_that_need_a_server_say_how_they_end_without_one(
+    capsys: pytest.CaptureFixture[str], command: str, *, is_told: bool
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(command, "--help")
+    assert ("the server isn't there" in capsys.readouterr().out) is is_told
+
+
 @pytest.mark.parametrize(
     "verb",
     [verb for c in COMMANDS for verb in (c.verbs if isinstance(c, Noun) else (c,))],

@@ -181,12 +181,18 @@ def test_shrink_of_a_recording_without_a_difference_ends_with_1(
     assert not (tmp_path / "small.rec").exists()
 
 
-def test_shrink_does_not_write_over_the_recording_itself(
-    capsys: pytest.CaptureFixture[str], boot: Path
+def test_nothing_is_written_over_the_recording_itself_by_whatever_name(
+    capsys: pytest.CaptureFixture[str], boot: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["shrink", str(boot), "-o", str(boot)])
-    assert "is the recording itself" in capsys.readouterr().err
+    before = boot.read_bytes()
+    link = tmp_path / "link.rec"
+    link.symlink_to(boot)
+    for name in (boot, link):
+        for command, option in (("shrink", "-o"), ("replay", "--to-pytest")):
+            with pytest.raises(SystemExit):
+                main([command, str(boot), option, str(name)])
+            assert f"{option}: {name} is the recording itself" in capsys.readouterr().err
+    assert boot.read_bytes() == before
 
 
 def test_without_the_server_it_says_what_to_install(

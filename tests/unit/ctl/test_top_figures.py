@@ -46,14 +46,16 @@ def test_a_rate_never_needs_more_than_five_characters(rate: float) -> None:
 
 @pytest.mark.parametrize(
     ("part", "text"),
-    [(0, "    "), (1, "████"), (0.5, "██  "), (0.0001, "▏   "), (0.53125, "██▏ ")],
+    [(0, "    "), (1, "━━━━"), (0.5, "━━  "), (0.0001, "╸   "), (0.63, "━━╸ "), (1.1, "━━━━")],
 )
-def test_a_bar_is_exact_to_an_eighth_and_shows_what_is_not_nothing(part: float, text: str) -> None:
+def test_a_bar_is_exact_to_half_a_cell_and_shows_what_is_not_nothing(
+    part: float, text: str
+) -> None:
     assert bar(part, 4) == text
 
 
 def test_a_sparkline_tells_nothing_known_from_nothing_done() -> None:
-    assert sparkline([None, 0.0, 0.001, 50.0, 100.0]) == " ▁▂▅█"
+    assert sparkline([None, 0.0, 0.001, 50.0, 100.0]) == " ▁▂▄▇"
 
 
 def test_a_sparkline_of_an_idle_minute_is_flat() -> None:

@@ -45,7 +45,7 @@ def test_devices_are_shown_with_rates_times_and_a_graph() -> None:
     )
     *cells, graph = com1.split()
     assert cells == ["com1", "uart16550", "150", "50", "0", "1.5", "us", "9.0", "us"]
-    assert graph == "█"
+    assert graph == "▇"
 
 
 def test_an_idle_device_has_no_times() -> None:
@@ -62,7 +62,7 @@ def test_the_selected_device_is_among_those_shown() -> None:
 def test_registers_are_shown_by_name_with_their_address() -> None:
     _, first, *_, last = texts(tables.registers(BUSY, Order.RATE, "com1", 78, 10))
     assert first.split()[:4] == ["com1.LSR", "pio", "0x3fd", "150"]
-    assert first.endswith("█")
+    assert first.endswith("━")
     assert last.startswith("(no device) pio 0xcf8")
 
 

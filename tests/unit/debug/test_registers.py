@@ -202,13 +202,14 @@ def test_a_device_that_hangs_is_not_waited_for_without_end(
 def test_who_wants_to_know_is_told_what_was_changed_here(bench: DebugBench) -> None:
     bench.teller("t")
     told: list[str] = []
-    bench.registers.on_changed(told.append)
+    told_inside: list[str] = []
+    bench.registers.on_changed(told.append, inside=told_inside.append)
     bench.registers.peek("t", "A")
     assert told == []
     bench.registers.poke("t", "A", 1)
     bench.registers.set("t", OTHER_MAP)
     bench.registers.set("t", None)
-    assert told == ["t"] * 3
+    assert told == told_inside == ["t"] * 3
     with pytest.raises(NotPeekable):
         bench.registers.poke("t", "SECRET", 1)
     assert len(told) == 3

@@ -177,9 +177,10 @@ def test_who_wants_to_know_is_told_which_devices_got_a_state(bench: DebugBench) 
     bench.teller("one")
     two = bench.teller("two")
     told: list[str] = []
-    bench.states.on_changed(told.append)
+    told_inside: list[str] = []
+    bench.states.on_changed(told.append, inside=told_inside.append)
     bench.states.restore(bench.states.save())
-    assert told == ["one", "two"]
+    assert told == told_inside == ["one", "two"]
     refused(bench, {"one": 5})
     assert told == ["one", "two"]
     two.refuses = True

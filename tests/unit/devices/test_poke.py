@@ -191,8 +191,8 @@ class TestClock:
         assert lab.asserted(8)
 
     def test_bytes_of_memory_are_rows(self, rtc: Any) -> None:
-        rtc.poke("RAM_0E[1]", 0x5A)
-        pio_out(rtc, 0x70, 0x0F)
+        rtc.poke("RAM_39[1]", 0x5A)
+        pio_out(rtc, 0x70, 0x3A)
         assert pio_in(rtc, 0x71) == 0x5A
         assert rtc.peek("EQUIPMENT") == 0x06
 

@@ -16,7 +16,7 @@ import pytest
 
 from devicehost.access_status import AccessStatus
 from devicehost.ring.consumer import BURST_MAX
-from devicehost.ring.layout import CONTROLS, DATA_MAX, LOOK_AGAIN_S, NEED_WAKEUP, Operation
+from devicehost.ring.layout import CONTROLS, DATA_MAX, HELD, LOOK_AGAIN_S, NEED_WAKEUP, Operation
 from devicehost.ring.producer import AccessFailed, AccessOverdue
 from devicehost.ring.spin import Spin
 from devicehost_server.model.device_io import DeviceIo
@@ -309,6 +309,22 @@ def test_a_queue_that_stays_full_is_overdue_and_works_again_later(
     pair.at_barrier = lambda: pair.server.serve(1)
     assert read(pair) == b"\3"
     assert [data for _, _, data in board.seen] == [b"\0", b"\1", b"\2", b"\3", 1]
+
+
+def test_the_time_of_an_access_begins_anew_when_it_is_no_longer_held(io: IoManager) -> None:
+    pair = Pair(io, timeout_s=0.4)
+
+    held = iter([(1, 0.3), (0, 0.2)])  # let go before its own time is up, completed after it
+
+    def asleep() -> None:
+        count, for_s = next(held, (0, 0.0))
+        struct.pack_into("<Q", pair.memory, 8 * HELD, count)
+        time.sleep(for_s)
+        if not for_s:
+            pair.server.serve(1)
+
+    pair.asleep = asleep
+    assert read(pair) == b"\0"
 
 
 def test_a_client_sleeps_until_the_access_is_overdue_and_no_longer_than_it_looks_again(

@@ -22,6 +22,8 @@ CLASSES = [
 def make(cls: type[errors.DeviceHostError]) -> errors.DeviceHostError:
     if issubclass(cls, errors.DeviceFault):
         return cls("uart0", "in a test", ValueError("x"))
+    if issubclass(cls, errors.NotPeekable):
+        return cls("uart0", "THR")
     return cls("it failed", address="0x10")
 
 

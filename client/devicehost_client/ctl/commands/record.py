@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -62,7 +63,10 @@ def record(context: Context) -> ExitStatus:
 
 
 class _Line:
-    """A line on a terminal, which says how far it is; for others nothing."""
+    """A line on a terminal, which says how far it is; for others nothing.
+
+    It is cut to the width of the terminal: of one that wraps, only the last row can be redone.
+    """
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
@@ -78,7 +82,8 @@ class _Line:
 
     def _write(self, text: str) -> None:
         if self._is_shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or len(text) + 1
+            sys.stderr.write(f"\r\x1b[K{text[: columns - 1]}")
             sys.stderr.flush()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from devicehost_client.ctl.command import Context, ExitStatus, UsageError, Verb, argument, checked
+from devicehost_client.ctl.command import Context, ExitStatus, Verb, argument, checked
 from devicehost_client.ctl.difference_text import (
     DIFFERENCE_HELP,
     difference_lines,
@@ -18,6 +18,7 @@ from devicehost_client.ctl.difference_text import (
 from devicehost_client.ctl.numeral import number
 from devicehost_client.ctl.output import OutputStream, Style, format_error
 from devicehost_client.ctl.progress import progress
+from devicehost_client.ctl.recording_files import check_not_itself
 from devicehost_client.ctl.replaying import BadInput, replayer
 from devicehost_client.ctl.seconds import seconds
 from devicehost_client.ctl.where import RegisterName, parse_register
@@ -154,9 +155,13 @@ def _register_and_mask(text: str) -> tuple[RegisterName, int]:
     return parse_register(name), number(mask, least=1)
 
 
+def _check_replay(options: argparse.Namespace) -> None:
+    if options.to_pytest is not None:
+        check_not_itself(options.recording, options.to_pytest, "--to-pytest")
+
+
 def _check_shrink(options: argparse.Namespace) -> None:
-    if options.file == options.recording:
-        raise UsageError(f"argument -o: {options.file} is the recording itself")
+    check_not_itself(options.recording, options.file)
 
 
 _RECORDING = argument("recording", metavar="RECORDING", type=Path, help="what 'record' wrote")
@@ -210,6 +215,7 @@ REPLAY = Verb(
             help="write a test for pytest that replays the recording, as well",
         ),
     ),
+    check=_check_replay,
     offline=True,
     json=(
         '{"differences": [DIFFERENCE], "summary": {"events", "accesses", "differences" (how many\n'

@@ -66,7 +66,7 @@ class TopApp(App[bool | ClientError]):
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     VERTICAL_BREAKPOINTS = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q", "leave", "Quit"),
+        Binding("q,ctrl+q", "leave", "Quit", key_display="q"),
         Binding("p,space", "pause", "Pause", key_display="p"),
         Binding("s", "sort", "Sort"),
         Binding("d,enter", "details", "Details", key_display="d"),
@@ -135,6 +135,8 @@ class TopApp(App[bool | ClientError]):
 
     def on_top_app_told(self, message: Told) -> None:
         """Take what the source has found."""
+        if not self._is_laid_out:
+            return  # it came while everything ends
         match message.news:
             case ServerInfo() as server:
                 self._model.meet(server)
@@ -178,6 +180,7 @@ class TopApp(App[bool | ClientError]):
 
     def action_leave(self) -> None:
         """Quit."""
+        self._source.close()
         self.exit(result=True)
 
     def action_pause(self) -> None:
@@ -252,6 +255,11 @@ class TopApp(App[bool | ClientError]):
         return [each for each in ids if each]
 
     @property
+    def _is_laid_out(self) -> bool:
+        """Whether there is anything to draw on."""
+        return bool(self.screen_stack) and bool(self.screen_stack[0].query("#map"))
+
+    @property
     def _is_tall(self) -> bool:
         return self.size.height >= _TALL
 
@@ -267,7 +275,7 @@ class TopApp(App[bool | ClientError]):
 
     def _look_at_link(self) -> None:
         """Show how we stand with the server, if that has changed."""
-        if self._link is not self._shown_link:
+        if self._is_laid_out and self._link is not self._shown_link:
             self._redraw()
 
     def _show(self) -> None:

@@ -98,7 +98,7 @@ def _rows(
         has_changed = before.get(each.name, each.value) != each.value
         tone = Tone.CHANGED if has_changed else Tone.PLAIN
         traffic = accessed.get(each.name, Traffic())
-        first, *more = textwrap.wrap(printable(each.details), fields) or [""]
+        first, *more = _wrapped(printable(each.details), fields)
         yield columns.row(
             [
                 (each.name + (_CHANGED if has_changed else ""), Tone.STRONG),
@@ -110,6 +110,10 @@ def _rows(
         blank: Piece = ("", Tone.PLAIN)
         for text in more:
             yield columns.row([blank, blank, blank, blank, (text, tone)])
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [text] if len(text) <= width else textwrap.wrap(text, width)
 
 
 def _accessed(frame: Frame, device: str) -> dict[str, Traffic]:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 _STEP = 1000
 _EXACT_BELOW = 9.95
 _TENTHS_BELOW = 99.95
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-_HEIGHTS = "▁▂▃▄▅▆▇█"
-_UPWARDS = f" {_HEIGHTS}"
+_UPWARDS = " ▁▂▃▄▅▆▇█"
+_HEIGHTS = _UPWARDS[1:-1]  # so that graphs one above the other don't touch
 
 HEAT_LEVELS = 4
 """How hot something can be; 0 is not at all."""
@@ -37,16 +36,13 @@ def count_text(count: int) -> str:
 
 
 def bar(part: float, width: int) -> str:
-    """Return a bar of `width` cells of which `part`, 0 to 1, is filled, to an eighth of a cell.
+    """Return a bar of `width` cells of which `part`, 0 to 1, is drawn, to half a cell.
 
     What isn't 0 can be seen.
     """
-    eighths = min(8 * width, max(int(part > 0), round(part * 8 * width)))
-    full, rest = divmod(eighths, 8)
-    text = "█" * full
-    if rest:
-        text += _EIGHTHS[rest]
-    return text.ljust(width)
+    halves = min(2 * width, max(int(part > 0), round(part * 2 * width)))
+    full, rest = divmod(halves, 2)
+    return ("━" * full + "╸" * rest).ljust(width)
 
 
 def sparkline(values: Sequence[float | None]) -> str:

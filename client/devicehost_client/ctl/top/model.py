@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from devicehost_client.ctl.top.frames import (
@@ -33,6 +34,29 @@ _NS = 1e9
 _Samples: TypeAlias = deque[tuple[float, float]]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What is known of one server, from its start on.
+
+    Attributes:
+        now_s: the time, as the sum of all intervals.
+        met_at_s: when the server last said who it is.
+        activity: that of the last interval.
+        failures: how many accesses have failed.
+        gsis: interrupts that did something.
+        trail: the rate of all accesses over the last minute.
+        trails: likewise by device.
+    """
+
+    now_s: float = 0.0
+    met_at_s: float = 0.0
+    activity: Activity | None = None
+    failures: int = 0
+    gsis: set[int] = field(default_factory=set)
+    trail: _Samples = field(default_factory=deque)
+    trails: dict[str, _Samples] = field(default_factory=dict)
+
+
 class Model:
     """Takes what a server tells, and makes frames of it."""
 
@@ -40,14 +64,14 @@ class Model:
         self._server: ServerInfo | None = None
         self._devices: dict[str, Device] = {}
         self._ranges: tuple[Range, ...] = ()
-        self._forget()
+        self._seen = _Seen()
 
     def meet(self, server: ServerInfo) -> None:
         """Take who the server is. Of another one than before, nothing is known yet."""
         if self._server is not None and self._server.instance_id != server.instance_id:
-            self._forget()
+            self._seen = _Seen()
         self._server = server
-        self._met_at_s = self._now_s
+        self._seen.met_at_s = self._seen.now_s
 
     def place(self, devices: Iterable[Device], ranges: Iterable[Range]) -> None:
         """Take all devices, and the address map."""
@@ -56,29 +80,28 @@ class Model:
 
     def add(self, activity: Activity) -> None:
         """Take what happened in an interval."""
+        seen = self._seen
         interval_s = max(activity.interval_ns, 1) / _NS
-        self._activity = activity
-        self._now_s += interval_s
-        self._failures += sum(each.failures for each in activity.places)
-        self._trail.append((self._now_s, _accesses(activity.places) / interval_s))
-        _shorten(self._trail, self._now_s)
-        self._gsis |= {each.gsi for each in activity.interrupts}
-        rates = dict.fromkeys(self._devices, 0.0)
+        seen.activity = activity
+        seen.now_s += interval_s
+        seen.failures += sum(each.failures for each in activity.places)
+        seen.gsis |= {each.gsi for each in activity.interrupts}
+        seen.trail.append((seen.now_s, _accesses(activity.places) / interval_s))
+        _shorten(seen.trail, seen.now_s)
+        rates = dict.fromkeys([*self._devices, *seen.trails], 0.0)
         for each in activity.places:
             rate = _accesses([each]) / interval_s
             rates[each.device] = rates.get(each.device, 0.0) + rate
-        for device in self._trails.keys() - rates.keys():
-            rates[device] = 0.0
         for device, rate in rates.items():
-            self._trails.setdefault(device, deque()).append((self._now_s, rate))
-        for device, trail in list(self._trails.items()):
-            _shorten(trail, self._now_s)
+            trail = seen.trails.setdefault(device, deque())
+            trail.append((seen.now_s, rate))
+            _shorten(trail, seen.now_s)
             if device not in self._devices and not any(rate for _, rate in trail):
-                del self._trails[device]
+                del seen.trails[device]
 
     def frame(self) -> Frame:
         """Return what is to be shown now."""
-        activity = self._activity
+        activity = self._seen.activity
         if activity is None:
             return Frame(
                 server=self._server,
@@ -90,11 +113,13 @@ class Model:
         places = activity.places
         return Frame(
             server=self._server,
-            uptime_s=self._server.uptime_s + self._now_s - self._met_at_s if self._server else 0.0,
+            uptime_s=self._server.uptime_s + self._seen.now_s - self._seen.met_at_s
+            if self._server
+            else 0.0,
             interval_s=interval_s,
             total=Traffic.of(places, interval_s),
-            trail=Trail(tuple(self._trail), self._now_s),
-            failures=self._failures,
+            trail=Trail(tuple(self._seen.trail), self._seen.now_s),
+            failures=self._seen.failures,
             devices=tuple(self._device_lines(places, interval_s)),
             registers=tuple(
                 RegisterLine(
@@ -114,30 +139,22 @@ class Model:
             latency=activity.latency,
         )
 
-    def _forget(self) -> None:
-        self._now_s = self._met_at_s = 0.0
-        self._activity: Activity | None = None
-        self._failures = 0
-        self._gsis: set[int] = set()
-        self._trail: _Samples = deque()
-        self._trails: dict[str, _Samples] = {}
-
     def _device_lines(
         self, places: Sequence[PlaceActivity], interval_s: float
     ) -> Iterable[DeviceLine]:
         found: dict[str, list[PlaceActivity]] = {}
         for place in places:
             found.setdefault(place.device, []).append(place)
-        for device_id in sorted({*self._devices, *self._trails}):
+        for device_id in sorted({*self._devices, *self._seen.trails}):
             yield DeviceLine(
                 self._devices.get(device_id, Device(device_id, "")),
                 Traffic.of(found.get(device_id, ()), interval_s),
-                Trail(tuple(self._trails.get(device_id, ())), self._now_s),
+                Trail(tuple(self._seen.trails.get(device_id, ())), self._seen.now_s),
             )
 
     def _interrupt_lines(self, activity: Activity, interval_s: float) -> Iterable[InterruptLine]:
         found = {each.gsi: each for each in activity.interrupts}
-        owners: dict[int, list[str]] = {gsi: [] for gsi in self._gsis}
+        owners: dict[int, list[str]] = {gsi: [] for gsi in self._seen.gsis}
         for device in self._devices.values():
             for gsi in device.gsis:
                 owners.setdefault(gsi, []).append(device.id)

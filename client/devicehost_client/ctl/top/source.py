@@ -34,6 +34,9 @@ from devicehost_client.debug import Activity, Feed
 RETRY_S = 0.5
 """How long to wait before the server is looked for again."""
 
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""It stops, or we were too slow: that passes."""
+
 _IRQ = "legacy_irq"
 _SPACES = {io_pb.SPACE_PIO: Space.PIO, io_pb.SPACE_MMIO: Space.MMIO}
 
@@ -123,18 +126,17 @@ class Source:
                 with self._open_feed() as feed:
                     for activity in feed:
                         self._tell(activity)
-            except RemoteError as error:
-                if error.code is not grpc.StatusCode.UNAVAILABLE:
+            except ClientError as error:
+                if _is_final(error):
                     self._tell(Refused(error))
                     return
-                self._tell(Lost(str(error)))
-            except (ClientError, ValueError) as error:  # ValueError: the channel is closed
                 if not is_lost:
                     self._tell(Lost(str(error)))
                 is_lost = True
-            else:
-                continue  # it has another interval
-            self._closed.wait(RETRY_S)
+                self._closed.wait(RETRY_S)
+            except ValueError:  # gRPC's, for a call on a channel that we have closed
+                if not self._closed.is_set():
+                    raise
 
     def _open_feed(self) -> Feed[Activity]:
         with self._lock:
@@ -150,16 +152,31 @@ class Source:
                 for message in self._host.hotplug.watch():
                     _update(devices, message)
                     self._tell(placed(list(devices.values()), self._host.ranges()))
-            except (ClientError, ValueError):  # the other thread says what is wrong
-                self._closed.wait(RETRY_S)
+            except ClientError as error:
+                if _is_final(error):
+                    self._tell(Refused(error))
+                    return
+                self._closed.wait(RETRY_S)  # the other thread says what is wrong
+            except ValueError:  # gRPC's, for a call on a channel that we have closed
+                if not self._closed.is_set():
+                    raise
 
     def _peek(self) -> None:
         while (device := self._peeks.get()) is not None:
             try:
                 found = Peeked(device, tuple(self._host.debug.peek_all(device)))
-            except (ClientError, ValueError) as error:
+            except ClientError as error:
                 found = Peeked(device, problem=str(error))
+            except ValueError:  # likewise
+                if not self._closed.is_set():
+                    raise
+                return
             self._tell(found)
+
+
+def _is_final(error: ClientError) -> bool:
+    """Whether a server means to say that it won't, ever."""
+    return isinstance(error, RemoteError) and error.code not in _PASSING
 
 
 def server_info(host: DeviceHost) -> ServerInfo:

@@ -6,7 +6,9 @@ calendar, and alarm locations", and "Registers". The PC's part of the memory is 
 
 from __future__ import annotations
 
-from devicehost.registers import Access, Field, OnRead, Register, RegisterMap
+from dataclasses import replace
+
+from devicehost.registers import Access, Field, OnRead, OnWrite, Register, RegisterMap
 from devicehost_server.devices.cmos import CMOS_REGISTERS, CMOS_SIZE, VIA, cmos_byte
 
 INDEX = 0
@@ -66,7 +68,7 @@ _RATES = {
     rate: f"{TICK_HZ // period} Hz" if period else "never" for rate, period in enumerate(PERIODS)
 }
 
-_CLOCK = (
+_CLOCK_BYTES = (
     cmos_byte("SECONDS", SECONDS, "0 to 59"),
     cmos_byte("SECONDS_ALARM", SECONDS_ALARM, f"as SECONDS; {ALARM_ANY:#x} and up match any"),
     cmos_byte("MINUTES", MINUTES, "0 to 59"),
@@ -89,6 +91,11 @@ _CLOCK = (
     cmos_byte("MONTH", MONTH, "1 to 12"),
     cmos_byte("YEAR", YEAR, "0 to 99"),
     cmos_byte("CENTURY", CENTURY, "the first two digits of the year"),
+)
+_CLOCK = tuple(
+    # The time goes on from what is written: to write the same again isn't for nothing.
+    each if each.name.endswith("_ALARM") else replace(each, on_write=OnWrite.CHANGES)
+    for each in _CLOCK_BYTES
 )
 
 _CONTROL = (

@@ -54,8 +54,9 @@ def _word(
     *fields: Field,
     access: Access = Access.READ_WRITE,
     reset: int | None = 0,
+    on_write: OnWrite | None = None,
 ) -> Register:
-    return Register(name, offset, WORD, access, reset, fields, help)
+    return Register(name, offset, WORD, access, reset, fields, help, on_write=on_write)
 
 
 # DDI 0224, "Summary of RTC registers".
@@ -65,7 +66,7 @@ MAP = RegisterMap(
     registers=(
         _word("DR", 0x000, "data: the counter, in seconds", access=Access.READ_ONLY, reset=None),
         _word("MR", 0x004, "match: interrupt when the counter gets here, in seconds"),
-        _word("LR", 0x008, "load: sets the counter, in seconds"),
+        _word("LR", 0x008, "load: sets the counter, in seconds", on_write=OnWrite.CHANGES),
         _word(
             "CR",
             0x00C,

@@ -95,7 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         status: int = options.run(options)
-    except (OSError, BadRecording, CannotReplay, _WrongUsage) as error:
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        _say("error", {"message": f"{file}{error.strerror or error}"})
+        return FAILED
+    except (BadRecording, CannotReplay, _WrongUsage) as error:
         _say("error", {"message": str(error)})
         return FAILED
     return status

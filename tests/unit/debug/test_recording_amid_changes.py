@@ -152,24 +152,19 @@ def test_a_state_is_recorded_before_anybody_else_is_in_the_device(server: Device
 def check_that_changes_are_recorded_at_once(
     server: DeviceServer, change: Callable[[], None]
 ) -> None:
-    """Have an access wait for a device that is being changed, and replay that."""
-    waits, vcpu, got = threading.Event(), server.io.initiator(0), bytearray(1)
-    device = server.devices.device("uart0")
-    assert isinstance(device, Device)
+    """Have an access come as soon as a device is free that was changed, and replay that."""
+    vcpu, got = server.io.initiator(0), bytearray(1)
+    registers, states = server.debugger.registers, server.debugger.states
+    for each in (registers, states):
+        tell = each._on_changed
 
-    def access() -> None:
-        waits.set()
-        vcpu.pio_read(UART + 7, got)
+        def access_first(device_id: str, tell: Callable[[str], None] = tell) -> None:
+            vcpu.pio_read(UART + 7, got)
+            tell(device_id)
 
+        each.on_changed(access_first, inside=each._on_changed_inside)
     with recording(server) as made:
-        thread = threading.Thread(target=access)
-        with device.lock:
-            thread.start()
-            waits.wait(20)
-            change()
-            # Whoever only notes the change when the device is free may come after this.
-            server.debugger.breakpoints.learn_again("uart0")
-        thread.join()
+        change()
     assert got == b"\x55"
     assert differences(made()) == []
 

@@ -36,7 +36,7 @@ NAMES = {
     *accesses("ring", posted=True),
     *("ring.read4.vcpu", "ring.write4.vcpu", "ring.read4.1vcpu", "ring.read4.2vcpu"),
     "ring.read4.locked",
-    *("ring.read4.undebugged", "ring.read4.unarmed"),
+    *("ring.read4.undebugged", "ring.read4.unarmed", "ring.read4.unwatched"),
     *(f"ring.read4.{how}{more}" for how in WATCHED for more in ("", ".added")),
     *accesses("socket", posted=True),
     *accesses("socket", suffix=".spin", posted=True),

@@ -35,6 +35,9 @@ BACKLOG_MAX = 64 << 20
 """How much may wait for the reader of a recording, in bytes: some seconds of a busy guest."""
 
 
+_NO_DEVICE = int(AccessStatus.NO_DEVICE)  # a plain number: the enum is slow
+
+
 class Tap(Protocol):
     """Gets a copy of what passes. Called on many threads at once, and returns at once."""
 
@@ -112,7 +115,7 @@ class BlockTap:
             now = self.spans
             if now is not spans and now is not None and not _is_in(now, pio, address):
                 return
-            if status == AccessStatus.NO_DEVICE and started_ns < self.since_ns:
+            if status and status == _NO_DEVICE and started_ns < self.since_ns:
                 return
             packer = self._packer
             if not packer.access(

@@ -197,7 +197,12 @@ class DeviceManager:
             undo.callback(self._resources.release, resources, owner)
             undo.callback(self._close_device, device_id, hosted)
             context = DeviceContext(
-                device_id, resources, self._clock, self._interrupts, self._memory
+                device_id,
+                resources,
+                self._clock,
+                self._interrupts,
+                self._memory,
+                dma=self._memory,
             )
             with _step("assign", device_id):
                 hosted.assign(self.doors.context(hosted, context))

@@ -17,6 +17,7 @@ A device type is a class. A complete one:
 The life of a device, as the device manager leads it (each step once, in this order):
 
     __init__(config)            nothing is open yet, no thread runs
+    describe_function()         only if it becomes a PCI function: what that says of itself
     get_resource_constraints()  what it needs
     assign(context)             what it got; opens files, makes interrupt lines
     start()                     accesses can come from here on; timers and input may begin
@@ -26,12 +27,16 @@ The life of a device, as the device manager leads it (each step once, in this or
 `close` is called after `assign` whatever happened in between, and must work then.
 `Device` is entered by one thread at a time. A device that handles its own concurrency
 derives from `Hosted` and `DeviceIo` instead.
+
+A device that works on threads of its own comes back to its state by an `entrance`, so that
+a journal knows of it. What they do beside it, nobody sees: in a replay there are no such
+threads, and `DeviceContext.dma` is None to say so.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
@@ -40,7 +45,9 @@ from devicehost_server.devices.chardev import DEFAULT_CAPACITY, Stream, open_str
 from devicehost_server.model.clock import Clock
 from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, ReadableBuffer
 from devicehost_server.model.errors import NotPeekable
+from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
+from devicehost_server.model.pci import UNKNOWN_IDENTITY, PciDescription, PciIdentity
 from devicehost_server.model.resources import DeviceResources, ResourceConstraint
 
 State: TypeAlias = dict[str, Any]
@@ -74,6 +81,16 @@ class StreamOpener(Protocol):
         """Open what `text` says."""
 
 
+Entrance: TypeAlias = Callable[[str, Callable[[], None]], Callable[[], None]]
+"""Makes ways into a device; see `DeviceContext.entrance`."""
+
+
+def _no_doors(name: str, callback: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls a device that nobody locks, or keeps a journal of."""
+    del name
+    return callback
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceContext:
     """What a device gets when its resources are assigned, and all that it sees of the world.
@@ -83,8 +100,14 @@ class DeviceContext:
         resources: one for each constraint, in the same order.
         clock: the time it lives by, and its timers.
         interrupts: where its lines end; `interrupt_line` makes one.
-        memory: the guest's memory, as far as the VMM has shared it.
+        memory: the guest's memory, as far as the VMM has shared it, for use in accesses,
+            timers and entrances.
         opener: opens its streams, for `open_stream`.
+        entrance: `entrance(name, callback)` returns a function for threads of the device's
+            own. It calls `callback` under the device's lock.
+        dma: the guest's memory for these threads; no journal sees what they do there. None
+            in a replay: then the device opens nothing and starts no thread, for what they
+            did to its registers comes by the entrances.
     """
 
     device_id: str
@@ -93,6 +116,8 @@ class DeviceContext:
     interrupts: InterruptController
     memory: Memory
     opener: StreamOpener = open_stream
+    entrance: Entrance = _no_doors
+    dma: GuestMemory | None = None
 
     def interrupt_line(self, gsi: int) -> InterruptLine:
         """Return a line to `gsi`, a number from the device's resources."""
@@ -114,11 +139,13 @@ class Hosted(ABC, Generic[ConfigT]):
         type_name: what a configuration calls the type: lower-case letters, digits, dashes.
         config_type: the dataclass of its configuration (see `devices.config`).
         register_map: its registers, as they are without any configuration, if it says.
+        pci_identity: its numbers as a PCI function.
     """
 
     type_name: ClassVar[str]
     config_type: ClassVar[type[Any]] = NoConfig
     register_map: ClassVar[RegisterMap | None] = None
+    pci_identity: ClassVar[PciIdentity] = UNKNOWN_IDENTITY
 
     _context: DeviceContext | None = None
 
@@ -141,6 +168,13 @@ class Hosted(ABC, Generic[ConfigT]):
             raise RuntimeError(f"device of type {self.type_name!r} has no resources yet")
         return self._context
 
+    def describe_function(self) -> PciDescription:
+        """Become a PCI function, and say what its configuration space tells.
+
+        It isn't called of a device on the bus. Most devices are the same in both places.
+        """
+        return PciDescription(self.pci_identity)
+
     @abstractmethod
     def get_resource_constraints(self) -> Sequence[ResourceConstraint]:
         """What the device needs, in the order in which it wants to receive it."""
@@ -158,6 +192,13 @@ class Hosted(ABC, Generic[ConfigT]):
 
     def reset(self) -> None:
         """Return to the state after power-on."""
+
+    def view(self) -> Mapping[str, Any]:
+        """What somebody who debugs may want to see besides the registers: numbers and text.
+
+        Mappings may hold mappings. It is called from any thread, without the device's lock.
+        """
+        return {}
 
     def save(self) -> State:
         """Return all state that the guest could notice the loss of.

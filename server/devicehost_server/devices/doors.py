@@ -47,6 +47,10 @@ SAVE = "save"
 STREAM = "stream"
 """The source of a waking by news of a stream."""
 
+ENTRANCE = "entrance:"
+"""What the source of a waking by a thread of the device's own begins with; what the device
+calls the entrance follows."""
+
 TIMER = "timer:"
 """What the source of a waking by a timer begins with; the function's name follows."""
 
@@ -102,11 +106,21 @@ class Doors:
         ) -> StreamDoor:
             return StreamDoor(side, context.opener(text, owner=owner, capacity=capacity))
 
+        def entrance(name: str, callback: Callable[[], None]) -> Callable[[], None]:
+            source = ENTRANCE + name
+
+            def enter() -> None:
+                with side.waking(source):
+                    callback()
+
+            return enter
+
         return replace(
             context,
             clock=self.clock(name, device, context.clock),
             memory=self.memory(name, device, context.memory),
             opener=open_stream,
+            entrance=entrance,
         )
 
     def clock(self, device_id: str, device: object, clock: Clock) -> Clock:

@@ -12,12 +12,14 @@ Invariants:
     No two blocks share a byte. The table is replaced as a whole: a device that is in the
     middle of a transfer goes on with the blocks as they were.
     A block that is taken away stays valid for as long as somebody holds a view of it.
+    Listeners hear of each change after it is made, on the thread that made it.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
@@ -101,6 +103,17 @@ class GuestMemory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: tuple[MemoryBlock, ...] = ()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change. It must return soon, and not raise."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more, but for a change that is being told just now."""
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != listener)
 
     def blocks(self) -> tuple[MemoryBlock, ...]:
         """All blocks, by address."""
@@ -125,6 +138,7 @@ class GuestMemory:
                 taken = hex_range(there.base, there.size)
                 raise MemoryMapped(f"{what} overlaps {taken}", other_range=taken, **facts)
             self._blocks = (*self._blocks[:index], block, *self._blocks[index:])
+        self._tell()
 
     def remove(self, base: int, size: int) -> MemoryBlock:
         """Take a block away, and return it.
@@ -138,12 +152,14 @@ class GuestMemory:
                 raise _not_mapped(base, size, "no block is exactly there")
             block = self._blocks[index]
             self._blocks = self._blocks[:index] + self._blocks[index + 1 :]
-            return block
+        self._tell()
+        return block
 
     def clear(self) -> None:
         """Take all blocks away."""
         with self._lock:
             self._blocks = ()
+        self._tell()
 
     def read(self, address: int, size: int) -> bytes:
         """Return a copy of `size` bytes at guest-physical `address`, across blocks if need be.
@@ -186,6 +202,10 @@ class GuestMemory:
             if window is not None:
                 return window if block.writable else window.toreadonly()
         raise _not_mapped(address, size, "not within one mapped block")
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _pieces(
         self, address: int, size: int, *, writing: bool

@@ -9,7 +9,8 @@ from typing import Any, cast
 from devicehost.recording import DeviceRecord, Operation
 from devicehost.registers import RegisterMap, from_json
 from devicehost_server.devices.base import DeviceContext, Hosted
-from devicehost_server.devices.doors import SAVE, STREAM, TIMER
+from devicehost_server.devices.doors import ENTRANCE, SAVE, STREAM, TIMER
+from devicehost_server.devices.placement import split
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.model.device_io import DEVICE_EXCEPTIONS
 from devicehost_server.model.errors import DebugError, DeviceHostError
@@ -58,9 +59,12 @@ class Player:
         self._io = io
         self._interrupts = interrupts
         try:
-            self._device = types.make(record.type, cast("dict[str, str]", record.config))
+            place, config = split(record.type, cast("dict[str, str]", record.config))
+            self._device = types.make(record.type, config)
             hosted = cast("Hosted[Any]", self._device)
             self._hosted = hosted
+            if place is not None:
+                hosted.describe_function()
             resources = resources_from_json(list(record.resources))
             hosted.assign(
                 DeviceContext(
@@ -70,6 +74,7 @@ class Player:
                     interrupts,
                     self.world.memory,
                     self.world.open_stream,
+                    self.world.entrance,
                 )
             )
             hosted.start()
@@ -102,6 +107,11 @@ class Player:
             if callback is None:
                 raise NotPlayed(f"it has no timer for {source.removeprefix(TIMER)!r} now")
             callback()
+        elif source.startswith(ENTRANCE):
+            name = source.removeprefix(ENTRANCE)
+            if name not in self.world.entrances:
+                raise NotPlayed(f"it has no entrance {name!r}")
+            self.world.entrances[name]()
         elif source == SAVE:
             self._hosted.save()
         else:

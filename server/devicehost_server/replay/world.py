@@ -68,12 +68,14 @@ class World:
         clock: the device's clock.
         memory: the guest's memory.
         listeners: what streams call when there is news.
+        entrances: the device's ways in for threads of its own, by name.
     """
 
     def __init__(self, now_ns: int, wall_ns: int) -> None:
         self.clock = WorldClock(self)
         self.memory = WorldMemory(self)
         self.listeners: list[Callable[[], None]] = []
+        self.entrances: dict[str, Callable[[], None]] = {}
         self._last: dict[str, int] = {"now": now_ns, "wall": wall_ns, "attached": 1, "pending": 0}
         self._numbers: dict[str, deque[int]] = {name: deque() for name in self._last}
         self._unchanged: deque[int] = deque()
@@ -93,6 +95,11 @@ class World:
         """Make a stream; of what it is to be only the answers are known."""
         del owner, capacity
         return WorldStream(self, text)
+
+    def entrance(self, name: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Keep a way into the device; nobody but the recording goes it."""
+        self.entrances[name] = callback
+        return lambda: None
 
     # Activations.
 

@@ -317,9 +317,9 @@ def test_a_host_that_is_closed_keeps_no_descriptors(
         return len(list(Path("/proc/self/fd").iterdir()))
 
     gc.collect()  # what tests before this one left
-    before = left_by_one()
-    # The server may be about to close one more.
-    assert min(left_by_one() for _ in range(5)) <= before
+    left = [left_by_one() for _ in range(10)]
+    # The server may be about to close one more, and gRPC may have opened one for itself.
+    assert min(left[4:]) <= max(left[:4])
 
 
 @pytest.mark.parametrize("way", ["socket"])

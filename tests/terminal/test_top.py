@@ -87,9 +87,9 @@ def intervals(server: Daemon, count: int) -> None:
 
 
 def figures(row: str) -> list[float]:
-    """The numbers of a row: `1.2k` is 1200."""
-    factors = {"": 1.0, "k": 1e3, "M": 1e6}
-    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)([kM]?)(?=\s)", row)
+    """The numbers of a row: `1.2k` is 1200, and so is `1.2 ms`, in microseconds."""
+    factors = {"": 1.0, "k": 1e3, "M": 1e6, " ns": 1e-3, " us": 1.0, " ms": 1e3, " s": 1e6}
+    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)([kM]| [num]?s)?(?=\s)", row)
     return [float(number) * factors[factor] for number, factor in found]
 
 

@@ -2,7 +2,7 @@
 
 A thread watches the connection. When it is lost, accesses fail, and the thread connects
 again: at once, after `BACKOFF_FIRST_S`, then after twice as long each time, up to
-`BACKOFF_MAX_S`. An access makes it hurry, if it hasn't tried for `BACKOFF_FIRST_S`.
+`BACKOFF_MAX_S`. An access makes it hurry, if it hasn't tried for `HURRY_S`.
 
 The new server is handed the memory and the eventfds that the last one had, before any
 access goes there. If it is another server than before, whoever wants to know is told, and
@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
+
+HURRY_S = 0.001
+"""How long accesses fail without another look for a server: a guest that polls goes on."""
 
 
 class HandedOver(Protocol):
@@ -134,7 +137,7 @@ class LocalTransport:
         """
         with self._changed:
             if threading.current_thread() is not self._thread:
-                overdue = time.monotonic() >= self._tried_at + BACKOFF_FIRST_S
+                overdue = time.monotonic() >= self._tried_at + HURRY_S
                 if self._current.link.lost and overdue and not self._closed:
                     self._hurry = True
                     self._changed.notify_all()

@@ -45,7 +45,7 @@ from devicehost.vfio_user import (
     Reply,
 )
 from devicehost_server.endpoints.bus import Bus
-from devicehost_server.endpoints.sockets import BusSocket
+from devicehost_server.endpoints.sockets import VfioUserSocket
 from devicehost_server.model.errors import MemoryNotMapped
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.holds import Holds
@@ -71,7 +71,7 @@ class Server:
         )
         self.path = directory / "bus.sock"
         bus = Bus(self.io, self.interrupts, Holds(), self.memory, self.instance_id, spin_s=0)
-        self.socket = BusSocket(UnixListener(self.path), bus)
+        self.socket = VfioUserSocket(UnixListener(self.path), bus)
         self.socket.start()
 
 

@@ -58,8 +58,7 @@ class SharedRing:
         weakref.finalize(self, _close_all, (doorbell, *wake_ups))
         ring = weakref.ref(self)
         link.when_lost(lambda: _wake_all(ring()))
-        words = self._words
-        link.is_held = lambda: words[HELD] != 0
+        link.is_held = lambda: _is_held(ring())
 
     def open_queue(self, vcpu: int, timeout_s: float, spin_s: float) -> Producer | None:
         """Have a queue polled, and return its end; None if all are in use.
@@ -89,6 +88,11 @@ class SharedRing:
             timeout_s=timeout_s,
             spin_s=spin_s,
         )
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the server holds accesses for somebody who debugs."""
+        return bool(self._words[HELD])
 
     @property
     def interrupt_generation(self) -> int:
@@ -185,6 +189,10 @@ def open_ring(link: Link) -> SharedRing | None:
 def _wake_all(ring: SharedRing | None) -> None:
     if ring is not None:
         ring.wake_all()
+
+
+def _is_held(ring: SharedRing | None) -> bool:
+    return ring is not None and ring.is_held
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from devicehost_server.model.resources import DeviceResources
 
@@ -38,6 +38,27 @@ class DeviceInfo:
     config: Mapping[str, str]
     resources: DeviceResources
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDevice:
+    """A device that is to go on in another server as it was here.
+
+    Attributes:
+        id: its name on the server.
+        type: the name of its type.
+        config: what it was made with, as text by key.
+        resources: what it had, in the order of its constraints.
+        state: what its `save` returned.
+        function: the same of its PCI function; None if it is on the bus.
+    """
+
+    id: str
+    type: str
+    config: Mapping[str, str]
+    resources: DeviceResources
+    state: Mapping[str, Any]
+    function: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,8 +180,9 @@ class ResourceManager:
                 found = [MemAddressRange(self._memory.find(_address_wish(constraint)), size)]
             case LegacyIrqConstraint(irq=irq):
                 found = [LegacyIrq(self._find_irq(irq))]
-            case MsiConstraint(ty=ty, size=size, align=align):
-                found = [MsiIrq(ty, self._msis.find(Wish(size, align)), size)]
+            case MsiConstraint(ty=ty, size=size, align=align, base=base):
+                wish = Wish(size, align) if base is None else Wish.exact(base, size)
+                found = [MsiIrq(ty, self._msis.find(wish), size)]
             case KvmMemSlotConstraint(slot=slot, size=size):
                 first = self._slots.find(Wish(size) if slot is None else Wish.exact(slot, size))
                 found = [KvmMemSlot(number) for number in range(first, first + size)]

@@ -22,6 +22,7 @@ The life of a device, as the device manager leads it (each step once, in this or
     assign(context)             what it got; opens files, makes interrupt lines
     start()                     accesses can come from here on; timers and input may begin
     accesses, reset(), save(), restore(state)
+    freeze()                    only if it is to go on in another process: it is saved then
     close()                     no access comes any more; stops and frees everything
 
 `close` is called after `assign` whatever happened in between, and must work then.
@@ -199,6 +200,13 @@ class Hosted(ABC, Generic[ConfigT]):
         Mappings may hold mappings. It is called from any thread, without the device's lock.
         """
         return {}
+
+    def freeze(self) -> None:
+        """Stop for good what it does beside accesses: it is saved next, and then closed.
+
+        Only a device with threads of its own has anything to do here. It is called without
+        the device's lock.
+        """
 
     def save(self) -> State:
         """Return all state that the guest could notice the loss of.

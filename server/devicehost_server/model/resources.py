@@ -241,16 +241,18 @@ class LegacyIrqConstraint(ResourceConstraint):
 
 @dataclass(frozen=True, slots=True)
 class MsiConstraint(ResourceConstraint):
-    """`size` consecutive MSI numbers, the first a multiple of `align`.
+    """`size` consecutive MSI numbers, the first a multiple of `align`; or `base`, if given.
 
     Raises:
-        BadConstraint: `size` is less than 1, or `align` isn't a power of two.
+        BadConstraint: `size` is less than 1, `align` isn't a power of two, or `base` is
+            negative.
     """
 
     ty: ClassVar[MsiType]
 
     size: int = 1
     align: int = 1
+    base: int | None = None
 
     def __post_init__(self) -> None:
         if self.size <= 0:
@@ -264,6 +266,12 @@ class MsiConstraint(ResourceConstraint):
                 f"{self.ty.value} constraint: align is {self.align}, allowed: a power of two",
                 field="align",
                 value=self.align,
+            )
+        if self.base is not None and self.base < 0:
+            raise BadConstraint(
+                f"{self.ty.value} constraint: base is {self.base}, allowed: 0 and up",
+                field="base",
+                value=self.base,
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,30 @@ from typing import Any
 from devicehost_server.allocation import PoolConfig
 from devicehost_server.debug.flight import FLIGHT_MAX
 from devicehost_server.device_spec import DeviceSpec, device_from_table, parse_device
-from devicehost_server.devices.config import parse_int
 from devicehost_server.listeners import TcpListener, UnixListener
 from devicehost_server.model.errors import BadConfig
 from devicehost_server.server import SPIN_S, ServerConfig
+from devicehost_server.setting_values import (
+    NO_SOCKET,
+    count,
+    descriptor,
+    flag,
+    flight,
+    host_and_port,
+    names,
+    number,
+    numbers,
+    octal_mode,
+    one_of,
+    path_or_none,
+    seconds,
+    spin,
+)
 from devicehost_server.settings import ConfigError, Setting, resolve
 from devicehost_server.unix_socket import UNIX_PATH_MAX
 
 LOCAL_SUFFIX = ".vfio-user"
 """What the local socket's path has behind that of the gRPC API, unless told otherwise."""
-
-NO_SOCKET = "none"
-"""Stands for no local socket."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "console", "json")
@@ -37,111 +48,21 @@ class DaemonConfig:
     Attributes:
         server: the server.
         devices: what to plug before it serves, in order.
+        state_file: where the devices' state is kept over a restart, if anywhere.
         log_level: the least level that is logged.
         log_format: `console` for people, `json` for programs, `auto` to look at stderr.
     """
 
     server: ServerConfig
     devices: tuple[DeviceSpec, ...]
+    state_file: Path | None
     log_level: str
     log_format: str
 
 
-def _octal_mode(text: str) -> int:
-    # With a leading zero only: a number from TOML has lost the base it was written in.
-    if not re.fullmatch("0[0-7]{3}", text):
-        raise ValueError('allowed: permissions in octal, "0000" to "0777"')
-    return int(text, 8)
-
-
-def _descriptor(text: str) -> int:
-    if not (text.isdecimal() and int(text) >= 3):  # noqa: PLR2004 # 0 to 2 are standard streams
-        raise ValueError("allowed: the number of a file descriptor, at least 3")
-    return int(text)
-
-
-def _flag(text: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise ValueError("allowed: true, false")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.001 <= seconds <= 3600:  # noqa: PLR2004 # stands in the message
-        raise ValueError("allowed: seconds, 0.001 to 3600")
-    return seconds
-
-
-def _spin(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 0.01:  # noqa: PLR2004 # stands in the message
-        raise ValueError("allowed: seconds, 0 to 0.01; 0 for never")
-    return seconds
-
-
-def _path_or_none(text: str) -> str:
-    if not text:
-        raise ValueError(f"allowed: a path, or {NO_SOCKET!r}")
-    return text
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 1000):  # noqa: PLR2004 # likewise
-        raise ValueError("allowed: 1 to 1000")
-    return int(text)
-
-
-def _flight(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= FLIGHT_MAX):
-        raise ValueError(f"allowed: 0 to {FLIGHT_MAX}")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    try:
-        return parse_int(text)
-    except ValueError:
-        raise ValueError("allowed: a number: decimal or 0x, with K, M, G or T") from None
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(_number(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _names(text: str) -> frozenset[str]:
-    names = frozenset(name for part in text.split(",") if (name := part.strip()))
-    if not names:  # it would let everybody in
-        raise ValueError("allowed: at least one name")
-    return names
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) <= 0xFFFF):  # noqa: PLR2004 # 16 bits
-        raise ValueError("allowed: HOST:PORT, for IPv6 [ADDRESS]:PORT")
-    return host.strip("[]"), int(port)
-
-
-def _one_of(*words: str) -> Any:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"allowed: {', '.join(words)}")
-        return text
-
-    return parse
-
-
 _LISTEN = "where to listen"
 _DEBUG = "debugging"
+_RESTART = "going on after a restart"
 _LIMITS = "limits"
 _POOLS = "what there is to allocate"
 _LOGS = "logs"
@@ -157,17 +78,17 @@ SETTINGS = (
     ),
     Setting(
         "local-socket",
-        _path_or_none,
+        path_or_none,
         "",
         "PATH",
         "vfio-user socket for clients on this host: memory, eventfds, the ring; none for none"
         f" [the socket path and {LOCAL_SUFFIX}]",
         _LISTEN,
     ),
-    Setting("fd", _descriptor, None, "N", "an inherited Unix socket instead of a path", _LISTEN),
+    Setting("fd", descriptor, None, "N", "an inherited Unix socket instead of a path", _LISTEN),
     Setting(
         "socket-mode",
-        _octal_mode,
+        octal_mode,
         0o600,
         "MODE",
         "the sockets' permissions, in octal [0600]",
@@ -175,14 +96,14 @@ SETTINGS = (
     ),
     Setting("socket-group", str, "", "GROUP", "the group that owns them [the process's]", _LISTEN),
     Setting(
-        "tcp", _host_and_port, None, "HOST:PORT", "TCP address, with TLS; port 0 is any", _LISTEN
+        "tcp", host_and_port, None, "HOST:PORT", "TCP address, with TLS; port 0 is any", _LISTEN
     ),
     Setting("tls-cert", Path, None, "FILE", "the server's certificate chain (PEM)", _LISTEN),
     Setting("tls-key", Path, None, "FILE", "its key (PEM)", _LISTEN),
     Setting("tls-client-ca", Path, None, "FILE", "who vouches for clients (PEM)", _LISTEN),
     Setting(
         "tls-allow",
-        _names,
+        names,
         frozenset(),
         "NAME,...",
         "names in clients' certificates that may call [all that the authority vouches for]",
@@ -190,7 +111,7 @@ SETTINGS = (
     ),
     Setting(
         "insecure-tcp",
-        _flag,
+        flag,
         default=False,
         metavar="",
         help="TCP without TLS: anybody on this host may call",
@@ -198,7 +119,7 @@ SETTINGS = (
     ),
     Setting(
         "no-debug",
-        _flag,
+        flag,
         default=False,
         metavar="",
         help="leave out DebugService: nobody sees what passes, or steps in",
@@ -206,7 +127,7 @@ SETTINGS = (
     ),
     Setting(
         "debug-allow",
-        _names,
+        names,
         frozenset(),
         "NAME,...",
         "names in clients' certificates that may use DebugService [all that may call]",
@@ -214,7 +135,7 @@ SETTINGS = (
     ),
     Setting(
         "flight-recorder",
-        _flight,
+        flight,
         0,
         "N",
         f"keep the last N accesses, up to {FLIGHT_MAX}, to be read when something went wrong [0]",
@@ -228,16 +149,25 @@ SETTINGS = (
         "write the flight recorder there when a device faults [nowhere]",
         _DEBUG,
     ),
-    Setting("access-timeout", _seconds, 1.0, "S", "how long an access may take [1]", _LIMITS),
     Setting(
-        "drain-timeout", _seconds, 5.0, "S", "how long to wait for accesses in flight [5]", _LIMITS
+        "state-file",
+        Path,
+        None,
+        "FILE",
+        "write all devices there, and what they hold, at a clean end; a start that finds the"
+        " file plugs them as they were, and removes it [nowhere]",
+        _RESTART,
+    ),
+    Setting("access-timeout", seconds, 1.0, "S", "how long an access may take [1]", _LIMITS),
+    Setting(
+        "drain-timeout", seconds, 5.0, "S", "how long to wait for accesses in flight [5]", _LIMITS
     ),
     Setting(
-        "streams-max", _count, 60, "N", "streams (vCPUs and watches) open at once [60]", _LIMITS
+        "streams-max", count, 60, "N", "streams (vCPUs and watches) open at once [60]", _LIMITS
     ),
     Setting(
         "spin",
-        _spin,
+        spin,
         SPIN_S,
         "S",
         "the longest that the local ways look for the next access before they sleep,"
@@ -246,16 +176,16 @@ SETTINGS = (
     ),
     Setting(
         "memory-last",
-        _number,
+        number,
         None,
         "ADDRESS",
         "last address of guest memory; MMIO above 4 GiB begins behind it [half of the space]",
         _POOLS,
     ),
-    Setting("phys-bits", _number, 39, "N", "bits of a guest-physical address [39]", _POOLS),
+    Setting("phys-bits", number, 39, "N", "bits of a guest-physical address [39]", _POOLS),
     Setting(
         "mmio-base",
-        _number,
+        number,
         0xC000_0000,
         "ADDRESS",
         "where memory below 4 GiB ends and MMIO begins [0xc0000000]",
@@ -263,20 +193,20 @@ SETTINGS = (
     ),
     Setting(
         "shared-irqs",
-        _numbers,
+        numbers,
         (5,),
         "N,...",
         "legacy IRQs that any number of devices may share [5]",
         _POOLS,
     ),
-    Setting("msi-last", _number, 1023, "N", "the last MSI number; the first is 24 [1023]", _POOLS),
-    Setting("kvm-slots", _number, 509, "N", "KVM memory slots [509]", _POOLS),
+    Setting("msi-last", number, 1023, "N", "the last MSI number; the first is 24 [1023]", _POOLS),
+    Setting("kvm-slots", number, 509, "N", "KVM memory slots [509]", _POOLS),
     Setting(
-        "log-level", _one_of(*LOG_LEVELS), "info", "LEVEL", f"{', '.join(LOG_LEVELS)} [info]", _LOGS
+        "log-level", one_of(*LOG_LEVELS), "info", "LEVEL", f"{', '.join(LOG_LEVELS)} [info]", _LOGS
     ),
     Setting(
         "log-format",
-        _one_of(*LOG_FORMATS),
+        one_of(*LOG_FORMATS),
         "auto",
         "FORMAT",
         f"{', '.join(LOG_FORMATS)} [auto: console on a terminal]",
@@ -315,6 +245,7 @@ def load(
     return DaemonConfig(
         server=_server_config(values),
         devices=tuple(devices),
+        state_file=values["state_file"],
         log_level=values["log_level"],
         log_format=values["log_format"],
     )

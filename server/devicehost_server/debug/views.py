@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from devicehost.registers import Decoded
 from devicehost_server.allocation import ResourceManager
@@ -20,6 +20,7 @@ from devicehost_server.debug.registers import RegisterMaps
 from devicehost_server.debug.states import States
 from devicehost_server.device_info import DeviceInfo
 from devicehost_server.device_manager import DeviceManager
+from devicehost_server.devices.base import Hosted
 from devicehost_server.model import resources as model
 from devicehost_server.model.address_map import Space
 from devicehost_server.model.errors import hex_range
@@ -60,6 +61,7 @@ class DevicesView:
             "ranges": lambda: self._ranges(info.id),
             "counts": lambda: self._counts(info.id),
             "registers": lambda: self._registers(info.id),
+            "inside": lambda: self._inside(info.id),
             "saved": lambda: self._saved(info.id),
         }
 
@@ -76,6 +78,9 @@ class DevicesView:
 
     def _registers(self, device_id: str) -> Look:
         return {each.register: _register(each) for each in self.registers.peek_all(device_id)}
+
+    def _inside(self, device_id: str) -> Look:
+        return _json(cast("Hosted[Any]", self.devices.device(device_id)).view())
 
     def _saved(self, device_id: str) -> Look:
         return _json(self.states.save([device_id])[device_id]["state"])
@@ -211,7 +216,7 @@ def _resource(resource: model.Resource) -> str:
 
 def _json(value: Any) -> Look:
     """A value of JSON: objects, and lists of them, become nodes; other lists are values."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _json(each) for name, each in value.items()}
     if isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
         return {str(index): _json(each) for index, each in enumerate(value)}

@@ -5,8 +5,8 @@ zero, tells the service manager when it is ready, and ends cleanly on SIGTERM or
 it takes no new work, finishes what is in flight, unplugs its devices, and removes its
 sockets. A second signal ends it at once.
 
-Exit status: 0 after a clean end, 1 if it could not start or if a device hung at the end,
-2 for wrong usage.
+Exit status: 0 after a clean end, 1 if it could not start, if a device hung at the end or
+if its state could not be kept, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import structlog
 
 from devicehost_server import VERSION, logs
 from devicehost_server.allocation import ResourceManager
 from devicehost_server.config import SETTINGS, DaemonConfig, load
-from devicehost_server.device_spec import DeviceSpec
-from devicehost_server.devices.base import Hosted
+from devicehost_server.device_info import SavedDevice
+from devicehost_server.device_spec import naming
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.features import FEATURES
 from devicehost_server.listeners import ListenError
-from devicehost_server.model.errors import DeviceExists, DeviceHostError
+from devicehost_server.model.errors import BadConfig, BadState, DeviceExists
 from devicehost_server.model.names import check_name
+from devicehost_server.new_device import NewDevice
 from devicehost_server.notify import notify
 from devicehost_server.server import DeviceServer
 from devicehost_server.settings import ConfigError
+from devicehost_server.state_file import StateFile, plug_all
 
 _log = structlog.get_logger(__name__)
 
@@ -91,7 +92,8 @@ signals:
 
 exit status:
   0   a clean end
-  1   it could not start, or a device hung at the end; the reason is on stderr
+  1   it could not start, a device hung at the end, or the state file could not be written;
+      the reason is on stderr
   2   wrong usage
 
 examples:
@@ -158,6 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=options.config,
             environment=os.environ,
         )
+        if config.state_file is not None:
+            StateFile(config.state_file).check()
         if options.check_config:
             check_devices(config)
             return 0
@@ -184,15 +188,25 @@ def check_devices(config: DaemonConfig) -> None:
     """
     types, resources = DeviceTypes(), ResourceManager(config.server.pools)
     ids: set[str] = set()
+    sockets: dict[Path, str] = {}
     for number, spec in enumerate(config.devices):
-        with _naming(spec):
+        with naming(spec.where):
             if spec.id:
                 check_name("device id", spec.id)
             if spec.id in ids:
                 raise DeviceExists(f"there is a device {spec.id!r} already", device=spec.id)
             ids |= {spec.id} - {""}
-            hosted = cast("Hosted[Any]", types.make(spec.type, spec.config))
-            resources.allocate(hosted.get_resource_constraints(), spec.id or f"number {number}")
+            name = spec.id or f"number {number}"
+            new = NewDevice.make(types, name, spec.type, spec.config)
+            resources.allocate(new.constraints(), name)
+            if new.placement is not None:
+                path = new.placement.socket.absolute()
+                if path in sockets:
+                    raise BadConfig(
+                        f"'pci-socket': socket {path} is that of device {sockets[path]!r}",
+                        field="pci-socket",
+                    )
+                sockets[path] = name
 
 
 def serve(config: DaemonConfig) -> int:
@@ -211,7 +225,7 @@ def serve(config: DaemonConfig) -> int:
     if number == _STARTED:
         starting.join()
         if starting.error is not None:
-            _stop(server, config)
+            _stop(server, starting, config)
             raise starting.error
         _announce(server, config)
         number = signal.sigwait(_END_SIGNALS)
@@ -220,8 +234,7 @@ def serve(config: DaemonConfig) -> int:
     for again in _END_SIGNALS:
         signal.signal(again, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
-    _stop(server, config)
-    return 0
+    return _stop(server, starting, config)
 
 
 def _allow_files() -> None:
@@ -244,6 +257,9 @@ class _Start(threading.Thread):
     def __init__(self, server: DeviceServer, config: DaemonConfig) -> None:
         super().__init__(name="start", daemon=True)
         self.error: Exception | None = None
+        self._lock = threading.Lock()  # of the next two
+        self._went_on = False
+        self._abandoned = False
         self._server = server
         self._config = config
         self._main = threading.get_ident()
@@ -253,14 +269,29 @@ class _Start(threading.Thread):
         """Start the server, and wake the main thread."""
         try:
             self._server.listen()
-            for spec in self._config.devices:
-                with _naming(spec):
-                    self._server.devices.plug(spec.type, spec.config, device_id=spec.id)
+            file = StateFile(self._config.state_file) if self._config.state_file else None
+            saved = file.read() if file else ()
+            plug_all(self._server.devices, self._config.devices, saved)
+            with self._lock:
+                if self._abandoned:
+                    return
+                if file:
+                    file.discard()
+                self._went_on = True
             self._server.start()
         except Exception as error:  # noqa: BLE001 # the main thread raises it
             self.error = error
         finally:
             signal.pthread_kill(self._main, _STARTED)
+
+    def abandon(self) -> bool:
+        """End it, and return whether the devices went on from the state file.
+
+        If they didn't, what they are to go on from is still there.
+        """
+        with self._lock:
+            self._abandoned = True
+            return self._went_on
 
 
 def _announce(server: DeviceServer, config: DaemonConfig) -> None:
@@ -278,8 +309,11 @@ def _announce(server: DeviceServer, config: DaemonConfig) -> None:
     notify("READY=1")
 
 
-def _stop(server: DeviceServer, config: DaemonConfig) -> None:
-    """Stop the server. A device that hangs gets some time, and then the process ends."""
+def _stop(server: DeviceServer, starting: _Start, config: DaemonConfig) -> int:
+    """Stop the server, and keep what its devices hold, if it is to; return the exit status.
+
+    A device that hangs gets some time, and then the process ends.
+    """
     timeout_s = config.server.drain_timeout_s + _END_S
 
     def give_up() -> None:
@@ -290,16 +324,18 @@ def _stop(server: DeviceServer, config: DaemonConfig) -> None:
     timer = threading.Timer(timeout_s, give_up)
     timer.daemon = True
     timer.start()
-    server.stop()
-
-
-@contextmanager
-def _naming(spec: DeviceSpec) -> Iterator[None]:
-    """Let an error that leaves the block say which device it is about."""
+    if config.state_file is None or not starting.abandon():
+        server.stop()
+        return 0
+    kept: list[SavedDevice] = []
+    server.stop(kept.append)
     try:
-        yield
-    except DeviceHostError as error:
-        raise ConfigError(f"{spec.where}: {error}") from error
+        StateFile(config.state_file).write(kept[::-1])  # the first plugged was the last unplugged
+    except (OSError, BadState) as error:
+        _log.error("state_not_kept", file=str(config.state_file), error=str(error))
+        return 1
+    _log.info("state_kept", file=str(config.state_file), devices=len(kept))
+    return 0
 
 
 def _fail(message: str) -> NoReturn:

@@ -14,10 +14,12 @@ table, and nothing needs doubling:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from devicehost_server.model.errors import DeviceHostError
 from devicehost_server.settings import ConfigError, text_of
 
 # A comma that is doubled, while the text is taken apart.
@@ -80,3 +82,16 @@ def device_from_table(table: Any, file_name: str, number: int) -> DeviceSpec:
     if "type" not in config:
         raise ConfigError(f"{where}: it has no type")
     return DeviceSpec(config.pop("type"), config.pop("id", ""), config, where)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Let an error that leaves the block say which device it is about.
+
+    Raises:
+        ConfigError: in place of an error of the model.
+    """
+    try:
+        yield
+    except DeviceHostError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -6,12 +6,15 @@ reverse, and the error says which step it was:
     create      the type's class, with its configuration checked
     constrain   the device says what it needs
     allocate    the resource manager finds it
+    listen      the socket is taken, of a device that is a PCI function
     assign      the device gets it, and opens what it works with
     start       its timers and its input begin
-    register    its ranges are on the bus, all at once
+    restore     it gets its state, if it goes on from a snapshot
+    register    its ranges are on the bus, all at once, and its socket is served
 
-Unplugging takes it off the bus, waits for the accesses in flight, closes the device and
-frees its resources. Start-up configuration, HotplugService and tests all come this way.
+Unplugging asks the client of a function to leave, takes the device off the bus, waits for
+the accesses in flight, closes it and frees its resources. Start-up configuration,
+HotplugService and tests all come this way.
 
 Each change gets the next generation number, and watchers hear of it in that order. A
 caller that read generation G may ask for a change "if it still is G".
@@ -21,16 +24,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from devicehost_server.allocation import ResourceManager
-from devicehost_server.device_info import DeviceEvent, DeviceInfo, DeviceListener, DeviceState
-from devicehost_server.devices.base import DeviceContext, Hosted
+from devicehost_server.allocation import ResourceManager, pinned
+from devicehost_server.device_info import (
+    DeviceEvent,
+    DeviceInfo,
+    DeviceListener,
+    DeviceState,
+    SavedDevice,
+)
+from devicehost_server.devices.base import Hosted
 from devicehost_server.devices.doors import Doors
 from devicehost_server.devices.registry import DeviceTypes
+from devicehost_server.functions import Functions
 from devicehost_server.model.address_map import Trap
 from devicehost_server.model.clock import Clock
 from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo
@@ -46,7 +56,9 @@ from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.names import check_name
-from devicehost_server.model.resources import Resource
+from devicehost_server.model.resources import DeviceResources, Resource
+from devicehost_server.new_device import NewDevice, step
+from devicehost_server.pci.function import PciFunction
 
 FaultReporter: TypeAlias = Callable[[str, BaseException], None]
 """Told of a device (by id) that raised while it was being closed."""
@@ -56,18 +68,25 @@ class _Record:
     """A device with what it takes to unplug it."""
 
     def __init__(
-        self, info: DeviceInfo, device: DeviceIo, owner: str, trapped: Sequence[Resource]
+        self,
+        info: DeviceInfo,
+        new: NewDevice,
+        *,
+        owner: str,
+        allocated: DeviceResources,
+        trapped: Sequence[Resource],
     ) -> None:
         self.info = info
-        self.device = device
+        self.new = new
+        self.device = new.device
+        self.hosted = new.hosted
+        self.function = new.function
+        self.socket = new.socket
         self.owner = owner
+        self.allocated = allocated
         self.trapped = trapped
         self.removed: list[Trap] = []  # set when it is off the bus
         self.unplugging = threading.Lock()
-
-    @property
-    def hosted(self) -> Hosted[Any]:
-        return cast("Hosted[Any]", self.device)
 
 
 class DeviceManager:
@@ -82,6 +101,7 @@ class DeviceManager:
         clock: what the devices live by.
         on_fault: told of devices that raise while they are closed.
         doors: what the devices see the world through; their own if none are given.
+        functions: lets clients at PCI functions; there can be none if it isn't given.
 
     Attributes:
         foretell: told, as listeners are, what is about to come onto the bus or to leave it. No
@@ -99,6 +119,7 @@ class DeviceManager:
         clock: Clock,
         on_fault: FaultReporter,
         doors: Doors | None = None,
+        functions: Functions | None = None,
     ) -> None:
         self.types = types
         self.doors = doors or Doors()
@@ -109,6 +130,7 @@ class DeviceManager:
         self._memory = memory
         self._clock = clock
         self._on_fault = on_fault
+        self._functions = functions
         self._lock = threading.Lock()
         self._generation = 0
         self._records: dict[str, _Record | None] = {}  # None: the id is being plugged
@@ -145,6 +167,15 @@ class DeviceManager:
         with self._lock:
             return self._find(device_id).device
 
+    def function(self, device_id: str) -> PciFunction | None:
+        """Return a device as a PCI function; None if it is on the bus.
+
+        Raises:
+            NoSuchDevice: there is none of this id.
+        """
+        with self._lock:
+            return self._find(device_id).function
+
     def subscribe(self, listener: DeviceListener) -> tuple[int, list[DeviceInfo]]:
         """Tell `listener` each change from now on.
 
@@ -169,6 +200,7 @@ class DeviceManager:
         *,
         device_id: str = "",
         expected_generation: int | None = None,
+        saved: SavedDevice | None = None,
     ) -> DeviceInfo:
         """Make a device and put it on the bus.
 
@@ -177,6 +209,7 @@ class DeviceManager:
             config: text by key.
             device_id: its name; empty to have one made: the type's name and a number.
             expected_generation: refuse if the generation isn't this.
+            saved: let it go on as this one: at the same places, with the same state.
 
         Raises:
             DeviceHostError: any of the tree's but a request's; `metadata["step"]` is the
@@ -187,38 +220,42 @@ class DeviceManager:
         owner = f"device/{device_id}"
         with ExitStack() as undo:
             undo.callback(self._unreserve, device_id)
-            with _step("create", device_id):
-                device = self.types.make(type_name, config)
-            hosted = cast("Hosted[Any]", device)
-            with _step("constrain", device_id):
-                constraints = list(hosted.get_resource_constraints())
-            with _step("allocate", device_id):
-                resources = self._resources.allocate(constraints, owner)
-            undo.callback(self._resources.release, resources, owner)
-            undo.callback(self._close_device, device_id, hosted)
-            context = DeviceContext(
-                device_id,
-                resources,
-                self._clock,
-                self._interrupts,
-                self._memory,
-                dma=self._memory,
-            )
-            with _step("assign", device_id):
-                hosted.assign(self.doors.context(hosted, context))
-            with _step("start", device_id):
-                hosted.start()
-            with _step("register", device_id):
+            with step("create", device_id):
+                new = NewDevice.make(self.types, device_id, type_name, config)
+            with step("constrain", device_id):
+                constraints = new.constraints()
+            with step("allocate", device_id):
+                if saved is not None:
+                    constraints = pinned(constraints, saved.resources)
+                allocated = self._resources.allocate(constraints, owner)
+            undo.callback(self._resources.release, allocated, owner)
+            resources = new.resources(allocated)
+            with step("listen", device_id):
+                new.listen(self._functions)
+            if new.socket is not None:
+                undo.callback(new.socket.close)
+            undo.callback(self._close_device, device_id, new.hosted)
+            with step("assign", device_id):
+                context = new.context(resources, self._clock, self._interrupts, self._memory)
+                new.hosted.assign(self.doors.context(new.hosted, context))
+            with step("start", device_id):
+                new.hosted.start()
+            if saved is not None:
+                with step("restore", device_id):
+                    new.restore(saved)
+            with step("register", device_id):
                 # Asked once, and not under the lock: a device may do there what it likes.
-                trapped = tuple(device.get_trapped_io_resources())
-            with _step("register", device_id), self._lock:
+                trapped = tuple(new.device.get_trapped_io_resources())
+            with step("register", device_id), self._lock:
                 self._require_open()
                 self._require(expected_generation)
                 plugged, generation = DeviceState.PLUGGED, self._generation + 1
                 info = DeviceInfo(device_id, type_name, plugged, config, resources, generation)
                 self.foretell(info)
-                self._io.register_device_io(device, trapped)
-                self._records[device_id] = _Record(info, device, owner, trapped)
+                self._register(new, trapped)
+                self._records[device_id] = _Record(
+                    info, new, owner=owner, allocated=allocated, trapped=trapped
+                )
                 self._announce(info)
             undo.pop_all()
         return info
@@ -226,8 +263,12 @@ class DeviceManager:
     def unplug(self, device_id: str, *, expected_generation: int | None = None) -> int:
         """Take a device off the bus, and end it once no access is in flight on it.
 
+        If it is a PCI function, its client is asked to leave before that, and has as long as
+        accesses in flight have. One that is still attached then is cut off, and so is one
+        that can't be asked.
+
         Called from inside an access of that very device, it returns at once, and the
-        device ends after the access.
+        device ends after the access; its client isn't asked.
 
         Returns:
             The generation after it.
@@ -251,13 +292,16 @@ class DeviceManager:
                     record.unplugging.release()
                 self._finish_elsewhere(record)
             return self._generation
-        return self._unplug(record)
+        return self._unplug(record, retire=True)
 
-    def close(self) -> None:
+    def close(self, keep: Callable[[SavedDevice], None] | None = None) -> None:
         """Unplug everything, the last plugged first, and plug nothing more.
 
         All are off the bus at once, and together they have the time of one for accesses
-        in flight.
+        in flight. No client is asked to leave: it is the server that goes, not the device.
+
+        Args:
+            keep: given each device as it was at its end, to go on elsewhere.
         """
         with self._lock:
             self._closed = True
@@ -268,7 +312,8 @@ class DeviceManager:
         deadline = time.monotonic() + self._io.drain_timeout_s
         for record in records:
             try:
-                self._unplug(record, timeout_s=max(0.0, deadline - time.monotonic()))
+                timeout_s = max(0.0, deadline - time.monotonic())
+                self._unplug(record, timeout_s=timeout_s, keep=keep)
             except NoSuchDevice:
                 pass  # somebody was faster
             except DeviceHostError as error:
@@ -276,18 +321,50 @@ class DeviceManager:
 
     # Steps, forwards and backwards.
 
-    def _unplug(self, record: _Record, *, timeout_s: float | None = None) -> int:
+    def _register(self, new: NewDevice, trapped: Sequence[Resource]) -> None:
+        """Let accesses come: from the bus, and from a client of the function."""
+        self._io.register_device_io(new.device, trapped)
+        if new.socket is not None:
+            try:
+                new.socket.start()
+            except BaseException:
+                self._io.unregister_device_io(trapped)
+                raise
+
+    def _unplug(
+        self,
+        record: _Record,
+        *,
+        timeout_s: float | None = None,
+        retire: bool = False,
+        keep: Callable[[SavedDevice], None] | None = None,
+    ) -> int:
         """Unplug, from outside of the device; return the generation after it."""
         with record.unplugging:
             with self._lock:
                 self._find(record.info.id)  # whoever was first may have ended it
+            if record.socket is not None and retire:
+                record.socket.retire(self._io.drain_timeout_s)
             self._take_off_bus(record)
             self._io.wait_until_idle(record.removed, timeout_s=timeout_s)
+            if keep is not None:
+                self._save(record, keep)
             return self._end(record)
+
+    def _save(self, record: _Record, keep: Callable[[SavedDevice], None]) -> None:
+        """Save a device that nobody accesses any more."""
+        info, new = record.info, record.new
+        try:
+            new.hosted.freeze()
+            state, function = new.save()
+        except DEVICE_EXCEPTIONS as error:
+            self._on_fault(info.id, DeviceFault(info.id, "while its state was saved", error))
+        else:
+            keep(SavedDevice(info.id, info.type, info.config, info.resources, state, function))
 
     def _reserve(self, type_name: str, device_id: str, expected_generation: int | None) -> str:
         """Take an id for a device that is to be plugged."""
-        with self._lock, _step("create", device_id or type_name):
+        with self._lock, step("create", device_id or type_name):
             self._require_open()
             self._require(expected_generation)
             if device_id:
@@ -343,8 +420,10 @@ class DeviceManager:
         """Close a device that nobody uses any more, and free what it had."""
         with self._lock:
             self._find(record.info.id)
+        if record.socket is not None:
+            record.socket.close()
         self._close_device(record.info.id, record.hosted)
-        self._resources.release(record.info.resources, record.owner)
+        self._resources.release(record.allocated, record.owner)
         with self._lock:
             del self._records[record.info.id]
             self._io.forget_counts(record.info.id)
@@ -389,15 +468,3 @@ class DeviceManager:
         event = DeviceEvent(self._generation, info)
         for listener in self._listeners:
             listener(event)
-
-
-@contextmanager
-def _step(name: str, device_id: str) -> Iterator[None]:
-    """Let an error that leaves the block say in which step of plugging it happened."""
-    try:
-        yield
-    except DeviceHostError as error:
-        error.in_step(name)
-        raise
-    except DEVICE_EXCEPTIONS as error:
-        raise DeviceFault(device_id, f"in step {name!r}", error, step=name) from error

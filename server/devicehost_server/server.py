@@ -1,4 +1,4 @@
-"""One device server: the parts of one VM, put together, its gRPC API and its local socket.
+"""One device server: the parts of one VM, put together, its gRPC API and its local sockets.
 
     server = DeviceServer(ServerConfig(unix=UnixListener(Path("/run/vm1/devices.sock"))))
     server.start()
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +49,13 @@ from devicehost_server.debug.views import (
     resources_view,
     threads_view,
 )
+from devicehost_server.device_info import SavedDevice
 from devicehost_server.device_manager import DeviceManager
+from devicehost_server.devices.doors import Doors
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.endpoints.bus import Bus
-from devicehost_server.endpoints.sockets import BusSocket
+from devicehost_server.endpoints.pci_sockets import PciSockets
+from devicehost_server.endpoints.sockets import VfioUserSocket
 from devicehost_server.inherited import InheritedSocket
 from devicehost_server.listeners import TcpListener, UnixListener, bind_tcp, bind_unix
 from devicehost_server.model.clock import SystemClock
@@ -157,6 +161,16 @@ class DeviceServer:
         self._holds = Holds()
         self.memory = GuestMemory()
         self._clock = SystemClock(on_error=lambda error: _log.error("timer_failed", exc_info=error))
+        doors = Doors()
+        listener = config.local or config.unix or UnixListener(Path())
+        self._functions = PciSockets(
+            self.io,
+            self.interrupts,
+            doors,
+            mode=listener.mode,
+            group=listener.group,
+            spin_s=config.spin_s,
+        )
         self.devices = DeviceManager(
             types=types or DeviceTypes(),
             io=self.io,
@@ -167,6 +181,8 @@ class DeviceServer:
             on_fault=lambda device, error: _log.error(
                 "device_close_failed", device=device, exc_info=error
             ),
+            doors=doors,
+            functions=self._functions,
         )
         self.debugger = Debugger(
             self.io,
@@ -198,7 +214,7 @@ class DeviceServer:
         self._started_s = time.monotonic()
         self._add_services()
         self._unix: SocketPath | None = None
-        self._local: BusSocket | None = None
+        self._local: VfioUserSocket | None = None
         self._is_listening = False
         self._inherited: InheritedSocket | None = None
         self.tcp_port: int | None = None
@@ -216,7 +232,7 @@ class DeviceServer:
         if self._config.unix is not None:
             self._unix = bind_unix(self._grpc, self._config.unix)
         if self._config.local is not None:
-            self._local = BusSocket(self._config.local, self._bus())
+            self._local = VfioUserSocket(self._config.local, self._bus())
         if self._config.fd is not None:
             self._inherited = InheritedSocket(self._grpc, self._config.fd)
         if self._config.tcp is not None:
@@ -237,18 +253,23 @@ class DeviceServer:
             self._local.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def stop(self) -> None:
-        """Take no new work, finish what is in flight, unplug everything, and close."""
+    def stop(self, keep: Callable[[SavedDevice], None] | None = None) -> None:
+        """Take no new work, finish what is in flight, unplug everything, and close.
+
+        Args:
+            keep: given each device as it was at its end, the last plugged first.
+        """
         _log.info("draining")
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         if self._local is not None:
             self._local.drain()
+        self._functions.drain()
         self._gate.drain()
         self.debugger.drain()  # no access may be held now
         self._feeds.drain()
         try:
             # Unplugging waits for accesses in flight; streams that are idle are then cut.
-            self.devices.close()
+            self.devices.close(keep)
             if self._local is not None:
                 self._local.close()
             self._grpc.stop(grace=0.1).wait()
@@ -263,6 +284,7 @@ class DeviceServer:
             self._unix.close()
         if self._local is not None:
             self._local.unlisten()
+        self._functions.unlisten()
         if self._inherited is not None:
             self._inherited.close()
 
@@ -291,7 +313,16 @@ class DeviceServer:
                 "flight_recorder": config.flight_recorder,
             },
         )
-        tree.add("devices", DevicesView(self.devices, self.io, debugger.registers, debugger.states))
+        tree.add(
+            "devices",
+            DevicesView(
+                self.devices,
+                self.io,
+                debugger.registers,
+                debugger.states,
+                clients=self._functions.view,
+            ),
+        )
         tree.add("ranges", ranges_view(self.io))
         tree.add("interrupts", interrupts_view(self.interrupts, self.resources))
         tree.add("resources", resources_view(self.resources))
@@ -303,7 +334,8 @@ class DeviceServer:
     def _sessions(self) -> Look:
         """Who is connected, for the debugger's tree."""
         local = self._local.view() if self._local is not None else None
-        return {"streams": self._gate.streams, "local": local}
+        functions = self._functions.view()
+        return {"streams": self._gate.streams, "local": local, "functions": functions}
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *self._services):

@@ -6,7 +6,7 @@ there is left over from a server that died, and is replaced. What is there and i
 socket is left alone.
 
 Nobody connects before the mode and the group are set: until then the umask keeps all
-others out.
+others out. The umask is the process's, so one socket is bound at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import fcntl
 import grp
 import os
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from pathlib import Path
 
 UNIX_PATH_MAX = 107
 """The length of a Unix socket's path (unix(7), sun_path), in bytes."""
+
+
+_umask = threading.Lock()
 
 
 class ListenError(Exception):
@@ -113,17 +117,18 @@ class SocketPath:
         return fd
 
     def _bind(self, bind: Callable[[], object]) -> None:
-        before = os.umask(0o177)
-        try:
-            with suppress(FileNotFoundError):
-                if not stat.S_ISSOCK(self.path.lstat().st_mode):
-                    raise ListenError(f"{self.path} exists and is not a socket")
-                self.path.unlink()
-            bind()
-        except (RuntimeError, OSError) as error:
-            raise ListenError(f"can't listen on {self.path}: {error}") from error
-        finally:
-            os.umask(before)
+        with _umask:
+            before = os.umask(0o177)
+            try:
+                with suppress(FileNotFoundError):
+                    if not stat.S_ISSOCK(self.path.lstat().st_mode):
+                        raise ListenError(f"{self.path} exists and is not a socket")
+                    self.path.unlink()
+                bind()
+            except (RuntimeError, OSError) as error:
+                raise ListenError(f"can't listen on {self.path}: {error}") from error
+            finally:
+                os.umask(before)
         self._is_ours = True
 
     def _set_owner(self, listener: UnixListener) -> int:

@@ -1,10 +1,11 @@
-"""What a client sends to the bus endpoint, made from a fuzz input, and cut into reads."""
+"""What a client sends to an endpoint, made from a fuzz input, and cut into reads."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import Final, TypeAlias
 
@@ -33,9 +34,23 @@ CUT: Final = 0x40
 
 
 class Script:
-    """What the client sends, piece by piece."""
+    """What the client sends, piece by piece.
 
-    def __init__(self) -> None:
+    Args:
+        offsets: where in the regions its accesses are, about.
+        regions: how many regions it takes there to be.
+        dma: the region and the offset of the device's register DMA.
+    """
+
+    def __init__(
+        self,
+        offsets: Sequence[int] = OFFSETS,
+        regions: int = 5,
+        dma: tuple[int, int] = (1, BASE + DMA),
+    ) -> None:
+        self._offsets = offsets
+        self._regions = regions
+        self._dma = dma
         self.pieces: list[tuple[bytes, list[int]]] = []
         self._held = b""
 
@@ -46,8 +61,8 @@ class Script:
 
     def access(self, source: Source) -> None:
         """A read or a write of a region, around the device."""
-        posted, region = source.choose((0x00, 0x10)), source.byte() % 5
-        offset = source.choose(OFFSETS) + source.byte()
+        posted, region = source.choose((0x00, 0x10)), source.byte() % self._regions
+        offset = source.choose(self._offsets) + source.byte()
         if source.byte() & 1:
             count = source.byte()
             payload = struct.pack("<QII", offset % (1 << 64), region, count)
@@ -71,7 +86,8 @@ class Script:
     def transfer(self, source: Source) -> None:
         """Have the device go to the guest's memory."""
         address = (source.choose(GUEST) + source.byte()).to_bytes(8, "little")
-        payload = struct.pack("<QII", BASE + DMA, 1, 8) + address
+        region, offset = self._dma
+        payload = struct.pack("<QII", offset, region, 8) + address
         flags = source.choose((0x00, 0x10))
         self._message(source, 5, Command.REGION_WRITE, flags, payload)
 

@@ -151,6 +151,33 @@ def bus_endpoint() -> Iterable[bytes]:
         )
 
 
+def pci_endpoint() -> Iterable[bytes]:
+    """Each request, and interrupts of each index, with the descriptors that they need."""
+    many = [
+        SetIrqs(index, start, count, action, data, bytes(count if data is IrqData.BOOL else 0))
+        for index in range(6)
+        for start, count in ((0, 1), (1, 2), (18, 2))
+        for action in IrqAction
+        for data in IrqData
+    ]
+    nothing = [SetIrqs(index, 0, 0, IrqAction.TRIGGER, IrqData.NONE) for index in range(6)]
+    regions = [GetRegionInfo(index, 4096) for index in range(10)]
+    for payload in (*requests(Role.CLIENT), *many, *nothing, *regions):
+        for how in (b"\0", b"\1\0", b"\2\0"):
+            yield (bytes([1, 1, payload.COMMAND, 9, 0]) + blob(payload.encode()) + how)
+    master = RegionWrite(7, 4, b"\4\0")
+    enabled = bytes([1, Command.REGION_WRITE, 1, 0]) + blob(master.encode()) + b"\0"
+    share = bytes([2, 0, 0, 1, 3, 0])
+    for fds in (b"\0", b"\1\1", b"\1\3"):
+        yield bytes([1]) + enabled + share + fds + bytes([3, 0, 8, 0, 0])
+        yield bytes([1]) + share + fds + enabled + bytes([3, 0, 8, 0, 0])
+    for region in range(9):
+        for place in range(8):
+            yield bytes([1, 0, 0, region, place, 4, 1, 4, 0]) + bytes(
+                [0, 1, region, place, 4, 0, 1, 4, 1, 0]
+            )
+
+
 def ring_consumer() -> Iterable[bytes]:
     """An entry of each operation and size, with what may go wrong."""
     for operation in range(8):
@@ -210,6 +237,7 @@ SEEDS: Final = {
         server_session,
         client_session,
         bus_endpoint,
+        pci_endpoint,
         ring_consumer,
         ring_producer,
         recording,

@@ -18,6 +18,7 @@ TARGETS: Final = (
     "server_session",
     "client_session",
     "bus_endpoint",
+    "pci_endpoint",
     "ring_consumer",
     "ring_producer",
     "recording",
@@ -25,7 +26,12 @@ TARGETS: Final = (
 PLANTED: Final = "planted"
 """A target with a fault, to see that it is found."""
 
-INSTRUMENTED: Final = ("devicehost", "devicehost_server.endpoints", "devicehost_server.model")
+INSTRUMENTED: Final = (
+    "devicehost",
+    "devicehost_server.endpoints",
+    "devicehost_server.model",
+    "devicehost_server.pci",
+)
 """The packages in which a fuzzer looks for new ways to go."""
 
 CORPUS: Final = Path(__file__).with_name("corpus")

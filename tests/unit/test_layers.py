@@ -1,7 +1,7 @@
 """Who may import whom: the layers, read from the source of every module.
 
     daemon and the rest of the top → services, endpoints → debug, replay → device_manager
-        → allocation, devices → model
+        → new_device → functions → allocation, devices, pci → model
 
 A room imports itself and the layers below, never a room beside it. The client and the
 server don't know each other; both know `devicehost`, what goes over the wire.
@@ -31,13 +31,16 @@ LAYERS = {
     "model": 0,
     "allocation": 1,
     "devices": 1,
+    "pci": 1,
     "device_info": 1,
     "resource_json": 1,
-    "device_manager": 2,
-    "debug": 3,
-    "replay": 3,
-    "services": 4,
-    "endpoints": 4,
+    "functions": 2,
+    "new_device": 3,
+    "device_manager": 4,
+    "debug": 5,
+    "replay": 5,
+    "services": 6,
+    "endpoints": 6,
 }
 TOP = max(LAYERS.values()) + 1
 
@@ -48,7 +51,10 @@ OTHERS = {
     "model": set[str](),
     "allocation": set[str](),
     "devices": {"structlog"},
+    "pci": set[str](),
     "device_info": set[str](),
+    "functions": set[str](),
+    "new_device": set[str](),
     "features": set[str](),
     "unix_socket": set[str](),
     "device_manager": {"structlog"},

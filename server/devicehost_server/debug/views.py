@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, cast
@@ -38,12 +38,14 @@ class DevicesView:
         io: the bus that they are on.
         registers: what their registers are called.
         states: tells their state.
+        clients: returns the clients of those that are PCI functions, by device.
     """
 
     devices: DeviceManager
     io: IoManager
     registers: RegisterMaps
     states: States
+    clients: Callable[[], Mapping[str, Look]] = dict
 
     def __call__(self) -> Look:
         """Return all devices."""
@@ -52,7 +54,7 @@ class DevicesView:
         }
 
     def _device(self, info: DeviceInfo) -> Mapping[str, Look]:
-        return {
+        shown: dict[str, Look] = {
             "type": info.type,
             "state": info.state.value,
             "generation": info.generation,
@@ -64,6 +66,9 @@ class DevicesView:
             "inside": lambda: self._inside(info.id),
             "saved": lambda: self._saved(info.id),
         }
+        if "pci-socket" in info.config:
+            shown["pci"] = lambda: self._function(info.id)
+        return shown
 
     def _ranges(self, device_id: str) -> Look:
         return {
@@ -84,6 +89,12 @@ class DevicesView:
 
     def _saved(self, device_id: str) -> Look:
         return _json(self.states.save([device_id])[device_id]["state"])
+
+    def _function(self, device_id: str) -> Look:
+        """The device as a PCI function, and its client, if it has one."""
+        function = self.devices.function(device_id)
+        shown = {} if function is None else function.view()
+        return {**shown, "client": self.clients().get(device_id)}
 
 
 def ranges_view(io: IoManager) -> Provider:

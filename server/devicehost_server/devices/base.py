@@ -48,7 +48,12 @@ from devicehost_server.model.device_io import DeviceIo, DeviceIoMut, ReadableBuf
 from devicehost_server.model.errors import NotPeekable
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController, InterruptLine
-from devicehost_server.model.pci import UNKNOWN_IDENTITY, PciDescription, PciIdentity
+from devicehost_server.model.pci import (
+    UNKNOWN_IDENTITY,
+    OfferedMemory,
+    PciDescription,
+    PciIdentity,
+)
 from devicehost_server.model.resources import DeviceResources, ResourceConstraint
 
 State: TypeAlias = dict[str, Any]
@@ -183,6 +188,13 @@ class Hosted(ABC, Generic[ConfigT]):
     def get_assigned_resources(self) -> DeviceResources:
         """What the device was given; nothing before `assign`."""
         return self._context.resources if self._context else DeviceResources()
+
+    def offered_memory(self) -> Sequence[OfferedMemory]:
+        """What is behind its memory ranges, one for each `MemAddressConstraint`, in order.
+
+        It is asked after `assign`, and the same until `close`.
+        """
+        return ()
 
     def assign(self, context: DeviceContext) -> None:
         """Take the resources. Overriders call this first, then open what they need."""

@@ -14,11 +14,15 @@ the data sheet, is here:
                 interrupt to reach the line, and in loopback its pin is off. On `bus=mmio`
                 the chip is wired to the line directly, as it is on most boards.
 
+As a PCI function it is QEMU's `pci-serial`, to which Linux's 8250_pci binds: eight ports in
+BAR 0, and INTx.
+
 With a register stride (`reg_shift`) the bytes between registers read as zero. An access of
 several bytes is as many accesses of one byte, lowest address first, as on the ISA bus.
 
     --device uart16550,chardev=pty:/run/vm1/com1
     --device uart16550,bus=mmio,base=0x10000000,reg_shift=2,irq=10,chardev=stdio
+    --device uart16550,chardev=pty:/run/vm1/ttyS4,pci-socket=/run/vm1/ttyS4.sock
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from devicehost_server.devices.state import StateReader
 from devicehost_server.model.clock import Timer
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.interrupts import InterruptLine
+from devicehost_server.model.pci import PciIdentity
 from devicehost_server.model.resources import (
     LegacyIrqConstraint,
     MmioAddressConstraint,
@@ -53,6 +58,9 @@ from devicehost_server.model.resources import (
 
 ATTACHED = MSR_CTS | MSR_DSR | MSR_DCD
 """The modem inputs that are on while a peer is attached."""
+
+PCI_SERIAL = PciIdentity(0x1B36, 0x0002, 0x070002)
+"""A serial card with one port (QEMU, docs/specs/pci-serial.rst): class 07/00, 16550 compatible."""
 
 _NS_PER_S = 1_000_000_000
 
@@ -106,6 +114,7 @@ class Uart16550(Peekable[Config]):
     type_name = "uart16550"
     config_type = Config
     register_map = MAP
+    pci_identity = PCI_SERIAL
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EINVAL, ENOENT, ESHUTDOWN
-from typing import Any
 
 from devicehost.access_status import AccessStatus
 from devicehost.bus_regions import (
@@ -56,11 +54,11 @@ from devicehost.vfio_user import (
     RegionWriteMulti,
     RegionWritesDone,
     RegionWritten,
-    ReplyPayload,
     RequestPayload,
     SetIrqs,
 )
 from devicehost_server.endpoints.dma import SharedMemory
+from devicehost_server.endpoints.endpoint import Answer, ReadDma, WriteDma
 from devicehost_server.endpoints.irqfds import IrqFds
 from devicehost_server.endpoints.refused import Refused
 from devicehost_server.endpoints.ring import Ring
@@ -75,7 +73,7 @@ _READ_WRITE = RegionFlags.READ | RegionFlags.WRITE
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """What clients of the bus reach.
+    """What clients of the bus reach: an `Endpoint`.
 
     Attributes:
         io: makes their accesses.
@@ -94,24 +92,13 @@ class Bus:
     instance_id: bytes
     spin_s: float
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes of a request.
-
-    Attributes:
-        payload: the reply.
-        fds: file descriptors to go with it; they stay ours.
-        kept: whether those that came with the request are ours now.
-    """
-
-    payload: ReplyPayload[Any]
-    fds: tuple[int, ...] = ()
-    kept: bool = False
+    def attach(self, read: ReadDma, write: WriteDma) -> BusDevice:
+        """Return the bus for one more client; `read` and `write` transfer its memory."""
+        return BusDevice(self, read, write)
 
 
 class BusDevice:
-    """The bus, for one client.
+    """The bus, for one client: an `Attached`.
 
     Args:
         bus: what it reaches.
@@ -126,8 +113,8 @@ class BusDevice:
     def __init__(
         self,
         bus: Bus,
-        dma_read: Callable[[int, int], bytes],
-        dma_write: Callable[[int, bytes], None],
+        dma_read: ReadDma,
+        dma_write: WriteDma,
     ) -> None:
         self._bus = bus
         self._shutter = Shutter(bus.io)
@@ -144,6 +131,10 @@ class BusDevice:
         """Refuse accesses, by the socket and by the ring, from here on."""
         self._shutter.shut()
 
+    def ask_to_leave(self) -> bool:
+        """Return that it can't be asked: the bus stays as long as the server does."""
+        return False
+
     def close(self) -> None:
         """Take back the memory and the eventfds of the client, and make none of its accesses.
 
@@ -154,7 +145,7 @@ class BusDevice:
         self._memory.close()
         self._irqs.close()
 
-    def close_ring(self) -> None:
+    def release(self) -> None:
         """Take the ring back; it is freed when the accesses that are being made have ended."""
         with self._ring_lock:
             self._closed = True

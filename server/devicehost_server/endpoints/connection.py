@@ -50,8 +50,8 @@ from devicehost.vfio_user import (
 from devicehost.vfio_user.fast_access import DATA, REGION_READ, pack_read_reply, pack_write_reply
 from devicehost.vfio_user.header import NO_REPLY, encode_error
 from devicehost_server.endpoints.buffers import RECEIVE_SIZE, SMALL, Buffers
-from devicehost_server.endpoints.bus import Bus, BusDevice
 from devicehost_server.endpoints.dma import ClientMemory
+from devicehost_server.endpoints.endpoint import Endpoint
 from devicehost_server.endpoints.refused import Refused
 from devicehost_server.endpoints.statuses import status_of
 from devicehost_server.model.errors import DeviceHostError
@@ -84,22 +84,23 @@ class Connection:
 
     Args:
         sock: the connected socket.
-        bus: what it reaches.
+        endpoint: what it reaches.
 
     Attributes:
-        ended: set when all that the client had is free again, but for its ring.
+        ended: set when all that the client had is free again, but for what accesses that are
+            being made may use.
     """
 
-    def __init__(self, sock: socket.socket, bus: Bus) -> None:
+    def __init__(self, sock: socket.socket, endpoint: Endpoint) -> None:
         # A client that takes nothing any more holds nobody up for long.
         timeout = _TIMEVAL.pack(int(DMA_TIMEOUT_S), 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._sock = sock
         self._session = ServerSession(LIMITS)
         memory = ClientMemory(self._session, self._call)
-        self._bus = BusDevice(bus, memory.read, memory.write)
-        self._spin_s = bus.spin_s
-        self._spin = Spin(bus.spin_s)
+        self._attached = endpoint.attach(memory.read, memory.write)
+        self._spin_s = endpoint.spin_s
+        self._spin = Spin(endpoint.spin_s)
         to_read = select.poll()
         to_read.register(sock, select.POLLIN)
         self._arrived = to_read.poll
@@ -129,11 +130,15 @@ class Connection:
 
     def view(self) -> dict[str, int]:
         """What somebody who debugs sees of the client."""
-        return self._bus.view()
+        return self._attached.view()
 
     def drain(self) -> None:
         """Refuse accesses from here on."""
-        self._bus.drain()
+        self._attached.drain()
+
+    def ask_to_leave(self) -> bool:
+        """Ask the client to leave; return whether it can be asked."""
+        return self._attached.ask_to_leave()
 
     def finish(self) -> None:
         """Read no more; answer what arrived, and end."""
@@ -141,21 +146,21 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RD)
 
     def end(self) -> None:
-        """Hang up, and give back all that the client had, but for its ring.
+        """Hang up, and give back all that the client had; the rest goes with `release`.
 
         Whatever the connection's own thread does: it may be in a device.
         """
         self._over = True
         with suppress(OSError):  # it has ended by itself
             self._sock.shutdown(socket.SHUT_RDWR)
-        self._bus.close()
+        self._attached.close()
         for call in tuple(self._calls.values()):
             call.done.set()
         self.ended.set()
 
-    def close_ring(self) -> None:
-        """Give back the ring; it is freed when the accesses that are being made have ended."""
-        self._bus.close_ring()
+    def release(self) -> None:
+        """Give back what accesses that are being made may use; it is freed when they end."""
+        self._attached.release()
 
     def _close(self) -> None:
         """Free what is left, on the connection's own thread."""
@@ -164,7 +169,7 @@ class Connection:
                 _close_all(getattr(event, "fds", ()))
             self._events.clear()
         self._sock.close()
-        self.close_ring()
+        self.release()
 
     # Requests of the client.
 
@@ -223,7 +228,8 @@ class Connection:
 
     def _serve_accesses(self, buffers: Buffers) -> None:
         """Make the accesses at the front of what was read, and send their answers."""
-        received, answers, view, bus = buffers.received, buffers.answers, buffers.view, self._bus
+        received, answers, view = buffers.received, buffers.answers, buffers.view
+        attached = self._attached
         start, end = buffers.start, 0
         while start < buffers.size:  # an access that needs memory of the client takes the rest
             fields = self._session.next_access(received, start, buffers.size)
@@ -239,12 +245,12 @@ class Connection:
             try:
                 if command == REGION_READ:
                     if end or count > SMALL:
-                        bus.read(region, offset, view[end + DATA : end + DATA + count])
+                        attached.read(region, offset, view[end + DATA : end + DATA + count])
                     else:
-                        bus.read(region, offset, buffers.windows[count])
+                        attached.read(region, offset, buffers.windows[count])
                     size = pack_read_reply(answer, message_id, region, offset, count)
                 else:
-                    bus.write(region, offset, bytes(received[start + DATA : stop]))
+                    attached.write(region, offset, bytes(received[start + DATA : stop]))
                     size = pack_write_reply(answer, message_id, region, offset, count)
             except Exception as error:  # noqa: BLE001 # whatever it is, it is that access's
                 failure = encode_error(message_id, command, self._errno_of(error, flags))
@@ -273,7 +279,7 @@ class Connection:
             if not isinstance(error, DeviceHostError):
                 _log.error("request_failed", exc_info=error)
         if flags & NO_REPLY:
-            self._bus.count_posted_failure(status)
+            self._attached.count_posted_failure(status)
         return errno
 
     def _handle(self, event: Event) -> None:
@@ -282,7 +288,7 @@ class Connection:
                 self._serve(event)
             case Rejected(fault=fault, answer=None):
                 _log.debug("request_rejected", error=str(fault))
-                self._bus.count_posted_failure(AccessStatus.BAD_ACCESS)
+                self._attached.count_posted_failure(AccessStatus.BAD_ACCESS)
             case Rejected(fault=fault):
                 _log.debug("request_rejected", error=str(fault))
             case Reply() | Failed():
@@ -302,7 +308,7 @@ class Connection:
         """Do what was asked the general way, and answer."""
         kept = False
         try:
-            answer = self._bus.serve(request.payload, request.fds)
+            answer = self._attached.serve(request.payload, request.fds)
             kept = answer.kept
             with self._lock:
                 outgoing = self._session.reply(request, answer.payload, answer.fds)

@@ -1,6 +1,6 @@
-"""The local socket: where vfio-user clients connect, and which of them may.
+"""The local sockets: where vfio-user clients connect, and which of them may.
 
-One client at a time. Who isn't served is told why (`turned_away`): EBUSY while another
+One client of each at a time. Who isn't served is told why (`turned_away`): EBUSY while another
 one is, EACCES to a peer that may not (`peers`), ESHUTDOWN while the server stops.
 
 The thread that accepts also watches the client that is served. Its own thread can't see
@@ -18,8 +18,8 @@ from errno import EACCES, EBUSY, ESHUTDOWN
 
 import structlog
 
-from devicehost_server.endpoints.bus import Bus
 from devicehost_server.endpoints.connection import Connection
+from devicehost_server.endpoints.endpoint import Endpoint
 from devicehost_server.endpoints.peers import Peer
 from devicehost_server.endpoints.turned_away import TurnedAway
 from devicehost_server.unix_socket import SocketPath, UnixListener
@@ -32,19 +32,19 @@ LINGER_S = 0.25
 _ACCEPT_AGAIN_S = 0.1
 
 
-class BusSocket:
-    """Listens for clients of the bus, until `close`. They wait until `start`.
+class VfioUserSocket:
+    """Listens for clients of an endpoint, until `close`. They wait until `start`.
 
     Args:
         listener: where, and for whom.
-        bus: what clients reach.
+        endpoint: what clients reach.
 
     Raises:
         ListenError: it can't listen there.
     """
 
-    def __init__(self, listener: UnixListener, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, listener: UnixListener, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path = SocketPath(listener, lambda: self._socket.bind(str(listener.path)))
@@ -56,8 +56,10 @@ class BusSocket:
         self._client: Connection | None = None
         self._peer: Peer | None = None
         self._hang_up: socket.socket | None = None  # the client's, to be watched
-        self._lock = threading.Lock()  # of the four
         self._draining = False
+        self._retired = False
+        self._lock = threading.Lock()  # of the five
+        self._gone = threading.Condition(self._lock)
         self._closed = threading.Event()
         self._accepting = threading.Thread(target=self._run, name="local socket", daemon=True)
 
@@ -75,8 +77,22 @@ class BusSocket:
         """Make no more accesses: refuse them, and new clients."""
         with self._lock:
             self._draining = True
+            self._gone.notify_all()
             if self._client is not None:
                 self._client.drain()
+
+    def retire(self, timeout_s: float) -> None:
+        """Take no more clients, and ask the one that is served to leave.
+
+        Returns when it has left, if it can be asked; after `timeout_s` seconds at the latest,
+        and when the server stops.
+        """
+        with self._lock:
+            self._retired = True
+            client = self._client
+        if client is not None and client.ask_to_leave():
+            with self._gone:
+                self._gone.wait_for(lambda: self._draining or self._client is None, timeout_s)
 
     def close(self) -> None:
         """Take no more clients, answer what the client asked, end it, and remove the socket."""
@@ -127,7 +143,7 @@ class BusSocket:
                 self._turned_away.tell(connection, EACCES)
                 return
             with self._lock:
-                if self._draining:
+                if self._draining or self._retired:
                     log.info("client_refused", reason="DRAINING")
                     self._turned_away.tell(connection, ESHUTDOWN)
                 elif self._client is not None:
@@ -145,7 +161,7 @@ class BusSocket:
         """Give a client the place, and a thread."""
         hang_up = connection.dup()  # the thread closes the other when it likes
         try:
-            client = Connection(connection, self._bus)
+            client = Connection(connection, self._endpoint)
             try:
                 threading.Thread(target=client.run, name="local client", daemon=True).start()
             except BaseException:
@@ -160,6 +176,7 @@ class BusSocket:
         """Wait for the client's end, but not for long, and free its place."""
         with self._lock:
             client, self._client = self._client, None
+            self._gone.notify_all()
             hang_up, self._hang_up = self._hang_up, None
         if client is None or hang_up is None:
             return
@@ -174,4 +191,4 @@ class BusSocket:
 def _free(client: Connection) -> None:
     """Free what a client had, in place of its thread, which is in a device."""
     client.end()
-    client.close_ring()
+    client.release()

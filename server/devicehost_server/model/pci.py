@@ -98,3 +98,20 @@ class PciDescription:
 
     identity: PciIdentity
     capabilities: Sequence[VendorCapability] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedMemory:
+    """The file behind a memory range of a device, so that a client can map it.
+
+    Attributes:
+        fd: a descriptor of it, which stays the device's.
+        offset: where in the file the range begins, in bytes: whole pages.
+        size: how many bytes of it the range has.
+        writable: whether a client may write it.
+    """
+
+    fd: int
+    offset: int
+    size: int
+    writable: bool = True

@@ -46,9 +46,14 @@ class Member(Protocol):
 
 
 class Loop:
-    """An event loop on a thread of its own. `add` and `kick` may be called by any thread."""
+    """An event loop on a thread of its own. `add` and `kick` may be called by any thread.
 
-    def __init__(self) -> None:
+    Args:
+        name: what the thread is called.
+    """
+
+    def __init__(self, name: str = "chardev") -> None:
+        self._name = name
         self._lock = threading.Lock()  # for members, the thread and the waking of it
         self._members: tuple[Member, ...] = ()  # replaced as a whole
         self._kicked: deque[Member] = deque()
@@ -66,7 +71,7 @@ class Loop:
                 self._selector = selectors.DefaultSelector()
                 self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._selector.register(self._doorbell, READABLE, None)
-                self._thread = threading.Thread(target=self._run, name="chardev", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
         self.kick(member)
 

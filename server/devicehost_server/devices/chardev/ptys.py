@@ -67,6 +67,8 @@ class PtyStream(Stream):
                 tty.setraw(self._master, termios.TCSANOW)  # for whoever comes next
             self._log.info("chardev_client_came" if present else "chardev_client_left")
             self._set_attached(attached=present)
+        if present:
+            self._look_at_window(self._master)
         try:
             self._receive(lambda size: os.read(self._master, size))
             if present:

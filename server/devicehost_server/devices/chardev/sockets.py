@@ -153,7 +153,7 @@ class SocketStream(Stream):
             newcomer.settimeout(0)
             if newcomer.family != socket.AF_UNIX:
                 newcomer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._client is not None and _has_gone(self._client):
+            if self._client is not None and has_gone(self._client):
                 self._part()
             if self._client is None:
                 self._log.info("chardev_client_came")
@@ -206,7 +206,7 @@ def _is_stale(path: Path) -> bool:
         return probe.connect_ex(bytes(path)) == errno.ECONNREFUSED
 
 
-def _has_gone(client: socket.socket) -> bool:
+def has_gone(client: socket.socket) -> bool:
     """Whether `client` has ended its output, or is gone altogether."""
     poll = select.poll()
     poll.register(client, _GONE)

@@ -12,6 +12,9 @@ else fills it in that moment.
 A terminal is switched to single characters without echo (the guest echoes), and back in
 the end; Ctrl-C still ends the daemon. A daemon in the background of its terminal leaves
 it alone, and has no input: to read there would stop it.
+
+That a terminal was resized, a signal tells (SIGWINCH), but only to the main thread, which
+isn't ours. So its size is looked at every now and then, if the device follows it.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ class StdioStream(Stream):
             except OSError as error:  # nobody reads it any more, and nobody will
                 self._log.warning("chardev_sink_lost", error=error.strerror)
                 self._set_attached(attached=False)
+            self._look_at_window(self._output)
         self._watch(self._output, writable=blocked)
         if self._input is not None:
             self._watch(self._input, readable=self._wants_input())

@@ -16,6 +16,7 @@ may take the device's lock: the loop holds none when it calls.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -44,6 +45,9 @@ RETRY_MIN_S = 0.05
 
 RETRY_MAX_S = 5.0
 """How long it waits in the end; each failure doubles the time."""
+
+WINDOW_LOOK_S = 0.5
+"""How often to look at a terminal's size, in seconds: no event tells of it."""
 
 _CHUNK_SIZE = 64 << 10
 _CHUNKS_AT_ONCE = 16
@@ -85,6 +89,8 @@ class Stream(ABC):
         self._inbox = bytearray()
         self._starved = False  # a write took too little, and the device waits for room
         self._sent = self._dropped = self._received = 0
+        self._window_size: os.terminal_size | None = None
+        self._follows_window = False
         self._log = _log
         self._on_news: Callable[[], None] = _nothing
         self._news = False  # the device is to be told
@@ -111,6 +117,15 @@ class Stream(ABC):
     def pending(self) -> int:
         """How many bytes of input `read` would return now."""
         return len(self._inbox)
+
+    @property
+    def window_size(self) -> os.terminal_size | None:
+        """Columns and lines of the peer's terminal; None if it has none, or doesn't say."""
+        return self._window_size
+
+    def follow_window(self) -> None:
+        """Look at `window_size` from the start on, and tell the listener when it changes."""
+        self._follows_window = True
 
     def counters(self) -> StreamCounters:
         """Return the counters as they are now."""
@@ -235,6 +250,19 @@ class Stream(ABC):
         """Have `pump` called in `seconds`, or sooner."""
         due = time.monotonic() + seconds
         self.due = due if self.due is None else min(self.due, due)
+
+    def _look_at_window(self, terminal: int) -> None:
+        """Note the size of `terminal`, if the device wants to know, and look again soon."""
+        if not self._follows_window:
+            return
+        try:
+            size = os.get_terminal_size(terminal)
+        except OSError:
+            return
+        if size != self._window_size and any(size):  # one that nobody has set is 0 by 0
+            self._window_size = size
+            self._news = True
+        self._wake_in(WINDOW_LOOK_S)
 
     def _wants_input(self) -> bool:
         return len(self._inbox) < INBOX_SIZE

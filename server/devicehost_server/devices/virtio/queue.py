@@ -1,0 +1,504 @@
+"""Split virtqueues, from the device's side.
+
+Source: VIRTIO 1.2, section 2.7. A driver makes chains of descriptors available, a device
+takes them (`pop`), and gives each back when it has done what it asks for (`push`), in any
+order. One `notify` after a batch interrupts the driver, if it wants that.
+
+    while (chain := queue.pop()) is not None:
+        queue.push(chain, fill(chain.writable))
+    queue.notify()
+
+Who notifies whom. Both sides do the same thing: they publish, then look whether the other
+one sleeps; or say that they will sleep, then look whether something was published. Nothing
+is lost if both look after they have written. A processor doesn't do that by itself, x86
+neither: a store waits in a buffer while later loads go ahead. So between the two stands a
+full barrier: here a `threading.Lock` is taken. That is a compare-and-exchange with a LOCK
+prefix on x86, which drains the store buffer ("Intel 64 and IA-32 Architectures Software
+Developer's Manual", volume 3, section 8.2.3.9). All other orders that are needed, x86 keeps:
+loads with loads, stores with stores. Fields are read and written by one instruction each.
+
+What the guest writes is hostile: each field is read once into a local, then checked. A
+violation is told to the owner, and the queue gives nothing more until it is reset.
+
+Memory that goes away suspends a queue: nothing comes, and what is given back waits until the
+memory is there again. So does a chain with a buffer that isn't in memory, for a moment,
+since a client may be about to change its table; then that is a violation, too.
+
+Invariants:
+    A chain that was popped is in flight until it is pushed, and its head belongs to nobody
+    else meanwhile. After `abandon`, those in flight will be popped again.
+    The queue's lock is held for a few transfers at most, and nobody is called under it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from devicehost_server.devices.base import State
+from devicehost_server.devices.state import StateReader
+from devicehost_server.devices.virtio.chain import BadChain, Chain, read_chain
+from devicehost_server.devices.virtio.rings import (
+    DESCRIPTOR_ALIGN,
+    DEVICE_ALIGN,
+    DRIVER_ALIGN,
+    FLAGS,
+    HEADS,
+    INDEX,
+    USED_ELEMENTS,
+    Rings,
+    avail_event,
+    used_event,
+)
+from devicehost_server.devices.virtio.windows import GuestWindows
+from devicehost_server.model.errors import MemoryNotMapped
+from devicehost_server.model.guest_memory import GuestMemory, MemoryBlock
+
+INDEX_MASK = 0xFFFF
+
+NO_NOTIFICATIONS = 1
+"""The flag, in either ring, by which the other side is told not to notify."""
+
+MISSING_S = 0.1
+"""How long a buffer may not be in memory, before that counts as the driver's fault."""
+
+
+class QueueOwner(Protocol):
+    """Whom a queue tells what it can't do by itself. Called from any thread."""
+
+    def interrupt(self, index: int) -> None:
+        """The driver of queue `index` wants to be interrupted."""
+
+    def violated(self, index: int, reason: str) -> None:
+        """The driver broke a rule of the specification in queue `index`."""
+
+    def look_again(self, index: int, delay_s: float) -> None:
+        """Queue `index` should be served once more, after a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """What the driver says of a queue.
+
+    Attributes:
+        size: how many descriptors it has, a power of two.
+        table: guest-physical address of the descriptor table.
+        driver: that of the driver area, the available ring.
+        device: that of the device area, the used ring.
+    """
+
+    size: int
+    table: int = 0
+    driver: int = 0
+    device: int = 0
+
+    def misaligned(self) -> str:
+        """Say which area isn't aligned as it must be; empty if all are."""
+        for name, address, align in (
+            ("descriptor table", self.table, DESCRIPTOR_ALIGN),
+            ("driver area", self.driver, DRIVER_ALIGN),
+            ("device area", self.device, DEVICE_ALIGN),
+        ):
+            if address % align:
+                return f"the {name} is at {address:#x}, allowed: multiples of {align}"
+        return ""
+
+
+class VirtQueue:
+    """A queue of requests. Safe to use from any thread.
+
+    Args:
+        index: its number.
+        size_max: how many descriptors it can have, a power of two.
+        owner: told of interrupts and violations.
+
+    Attributes:
+        index: its number.
+        size_max: how many descriptors it can have.
+        kicks: how often the driver notified.
+        interrupts: how often it was interrupted.
+    """
+
+    def __init__(self, index: int, size_max: int, owner: QueueOwner) -> None:
+        self.index = index
+        self.size_max = size_max
+        self.kicks = 0
+        self.interrupts = 0
+        self._owner = owner
+        self._memory: GuestMemory | None = None
+        self._lock = threading.Lock()
+        self._epoch = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._settings = QueueSettings(self.size_max)
+        self._mask = self.size_max - 1
+        self._enabled = self._running = False
+        self._event_index = self._indirect = False
+        self._rings: Rings | None = None
+        self._windows: GuestWindows | None = None
+        self._blocks: tuple[MemoryBlock, ...] | None = None  # those that `_rings` are of
+        self._next_avail = 0  # the index of the next chain to pop
+        self._next_used = 0  # the index of the next chain to push
+        self._seen = 0  # the available ring's index, when somebody last looked
+        # The used ring's index at the last `notify`; None to interrupt at the next, whatever.
+        self._signalled: int | None = 0
+        self._in_flight: dict[int, None] = {}  # heads, in the order in which they were popped
+        self._again: deque[int] = deque()  # heads to pop before others
+        self._late: list[tuple[Chain, int]] = []  # pushed while there was no memory
+        self._missing_since: float | None = None
+
+    # For devices.
+
+    @property
+    def size(self) -> int:
+        """How many descriptors it has."""
+        return self._settings.size
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the driver uses it."""
+        return self._enabled
+
+    def pop(self) -> Chain | None:
+        """Take the next chain that the driver made available.
+
+        None if there is none, or the queue isn't in use, has no memory at the moment, or is
+        broken: by what it finds it may break here, and then the device needs a reset.
+        """
+        try:
+            with self._lock:
+                if not self._running:
+                    return None
+                if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
+                    self._look_at_memory()
+                rings, windows = self._rings, self._windows
+                if rings is None or windows is None:
+                    return None
+                head = self._next_head(rings)
+                if head < 0:
+                    return None
+                size, indirect = self._mask + 1, self._indirect
+                chain = read_chain(head, rings.descriptor, size, windows, indirect=indirect)
+                chain.epoch = self._epoch
+                self._in_flight[head] = None
+                self._missing_since = None
+                if self._again:
+                    self._again.popleft()
+                else:
+                    self._next_avail = (self._next_avail + 1) & INDEX_MASK
+                return chain
+        except BadChain as error:
+            self._violated(str(error))
+        except MemoryNotMapped as error:
+            self._missing(str(error))
+        return None
+
+    def push(self, chain: Chain, written: int) -> None:
+        """Give a chain back.
+
+        One that was abandoned meanwhile, by a reset, is dropped.
+
+        Args:
+            chain: one from `pop`, and not given back yet.
+            written: how many bytes of its writable part the device wrote, from the first on.
+        """
+        with self._lock:
+            if chain.epoch != self._epoch or chain.head not in self._in_flight:
+                return
+            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
+                self._look_at_memory()
+            self._give_back(((chain, min(written, chain.writable_size)),))
+
+    def push_all(self, done: Sequence[tuple[Chain, int]]) -> None:
+        """Give several chains back at once: the driver sees none of them, or all.
+
+        Args:
+            done: each chain, and how many bytes of it were written, as `push` takes them.
+        """
+        with self._lock:
+            if any(
+                chain.epoch != self._epoch or chain.head not in self._in_flight for chain, _ in done
+            ):
+                return
+            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
+                self._look_at_memory()
+            self._give_back([(chain, min(size, chain.writable_size)) for chain, size in done])
+
+    def put_back(self, chains: Sequence[Chain]) -> None:
+        """Undo `pop`: these chains, in the order in which they were popped, come again."""
+        with self._lock:
+            for chain in reversed(chains):
+                if chain.epoch == self._epoch and chain.head in self._in_flight:
+                    del self._in_flight[chain.head]
+                    self._again.appendleft(chain.head)
+
+    def notify(self) -> None:
+        """Interrupt the driver, if it wants that for what was pushed since the last time."""
+        with self._lock:  # the barrier: indexes were written before, what follows reads
+            rings, new, old = self._rings, self._next_used, self._signalled
+            if rings is None or new == old:
+                return
+            try:
+                if not self._event_index:
+                    wanted = not rings.avail[FLAGS] & NO_NOTIFICATIONS
+                else:
+                    event = rings.avail[used_event(self._mask + 1)]
+                    wanted = (
+                        old is None or (new - event - 1) & INDEX_MASK < (new - old) & INDEX_MASK
+                    )
+            except MemoryNotMapped:
+                self._signalled = None
+                return
+            self._signalled = new
+            self.interrupts += wanted
+        if wanted:
+            self._owner.interrupt(self.index)
+
+    # For the worker.
+
+    def suppress(self) -> None:
+        """Tell the driver that it need not kick: somebody looks."""
+        with self._lock:
+            if not self._running:
+                return
+            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
+                self._look_at_memory()
+            rings = self._rings
+            if rings is None:
+                return
+            try:
+                self._seen = rings.avail[INDEX]
+                if not self._event_index:
+                    rings.used[FLAGS] = NO_NOTIFICATIONS
+            except MemoryNotMapped:
+                self._forget_memory()
+
+    def ask_for_kicks(self) -> bool:
+        """Tell the driver to kick when it makes more available than anybody has seen.
+
+        Returns:
+            Whether there is more already: then no kick may come.
+        """
+        try:
+            with self._lock:
+                rings, seen = self._rings, self._seen
+                if not self._running or rings is None:
+                    return False
+                if self._event_index:
+                    rings.used[avail_event(self._mask + 1)] = seen
+                else:
+                    rings.used[FLAGS] = 0
+            with self._lock:  # the barrier
+                return rings.avail[INDEX] != seen
+        except MemoryNotMapped:
+            self._forget_memory()
+            return False
+
+    # For the owner, which holds the device's lock.
+
+    def attach(self, memory: GuestMemory) -> None:
+        """Look for its areas in `memory`."""
+        self._memory = memory
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What the driver says of it."""
+        return self._settings
+
+    def enable(self, settings: QueueSettings) -> None:
+        """Begin at the first chain. It gives nothing until `run`."""
+        with self._lock:
+            self._settings = settings
+            self._mask = settings.size - 1
+            self._enabled = True
+
+    def run(self, *, event_index: bool, indirect: bool) -> None:
+        """Give chains from here on, by what was negotiated."""
+        with self._lock:
+            self._event_index, self._indirect = event_index, indirect
+            self._running = self._enabled and self._memory is not None
+
+    def pause(self) -> None:
+        """Give no chains until `run`. Those in flight can still be pushed."""
+        with self._lock:
+            self._running = False
+
+    def abandon(self) -> None:
+        """Take what is in flight as not popped, if anything is; a push of it does nothing."""
+        with self._lock:
+            kept = [(chain, written) for chain, written in self._late if not chain.copies]
+            finished = {chain.head for chain, _ in kept}
+            self._again.extend(head for head in self._in_flight if head not in finished)
+            self._in_flight = dict.fromkeys(chain.head for chain, _ in kept)
+            self._late = kept
+            self._epoch += 1
+
+    def reset(self) -> None:
+        """Forget everything. A push of what was in flight does nothing."""
+        with self._lock:
+            self._epoch += 1
+            self._clear()
+
+    def view(self) -> dict[str, Any]:
+        """Tell what somebody who debugs may want to see."""
+        settings = self._settings
+        return {
+            "size": settings.size,
+            "enabled": self._enabled,
+            "running": self._running,
+            "table": hex(settings.table),
+            "driver": hex(settings.driver),
+            "device": hex(settings.device),
+            "next_avail": self._next_avail,
+            "next_used": self._next_used,
+            "in_flight": len(self._in_flight),
+            "has_memory": self._rings is not None,
+            "kicks": self.kicks,
+            "interrupts": self.interrupts,
+        }
+
+    def save(self) -> State:
+        """Return the indexes and what is in flight, after `abandon`; not the settings."""
+        prefix = f"queue{self.index}_"
+        late = [number for chain, written in self._late for number in (chain.head, written)]
+        return {
+            f"{prefix}next_avail": self._next_avail,
+            f"{prefix}next_used": self._next_used,
+            f"{prefix}again": _packed(self._again),
+            f"{prefix}late": _packed(late),
+        }
+
+    def restored(self, reader: StateReader) -> Callable[[], None]:
+        """Return what takes over a saved state, when it is enabled again.
+
+        Raises:
+            BadState: it doesn't fit.
+        """
+        prefix = f"queue{self.index}_"
+        next_avail = reader.integer(f"{prefix}next_avail", maximum=INDEX_MASK)
+        next_used = reader.integer(f"{prefix}next_used", maximum=INDEX_MASK)
+        again = _unpacked(reader.octets(f"{prefix}again", size_max=4 * self.size_max))
+        late = _unpacked(reader.octets(f"{prefix}late", size_max=8 * self.size_max))
+
+        def take() -> None:
+            with self._lock:
+                self._next_avail = next_avail
+                self._next_used = self._signalled = next_used
+                self._again = deque(again)
+                self._late = [
+                    (self._finished(head), written)
+                    for head, written in zip(late[::2], late[1::2], strict=False)
+                ]
+                self._in_flight = dict.fromkeys(chain.head for chain, _ in self._late)
+
+        return take
+
+    # Under the lock, but for the last two.
+
+    def _next_head(self, rings: Rings) -> int:
+        """Return the head of the chain to pop next; -1 if there is none.
+
+        Raises:
+            BadChain: the driver says what can't be.
+        """
+        if self._again:
+            head = self._again[0]
+        else:
+            position = self._next_avail
+            self._seen = index = rings.avail[INDEX]
+            if index == position:
+                return -1
+            if (index - position) & INDEX_MASK > self._mask + 1:
+                raise BadChain(f"the available index jumps from {position} to {index}")
+            head = rings.avail[HEADS + (position & self._mask)]
+        if head in self._in_flight:
+            raise BadChain(f"descriptor {head} is in flight already")
+        return head
+
+    def _look_at_memory(self) -> None:
+        """Find the areas in the memory as it is now, and publish what had to wait for it."""
+        self._rings = self._windows = None  # before all else: they keep memory mapped
+        memory = self._memory
+        self._blocks = blocks = () if memory is None else memory.blocks()
+        if memory is None or not blocks or not self._enabled:
+            return
+        windows = GuestWindows(memory, blocks)
+        settings = self._settings
+        try:
+            self._rings = Rings.of(
+                windows, settings.size, settings.table, settings.driver, settings.device
+            )
+        except MemoryNotMapped:
+            return
+        self._windows = windows
+        late, self._late = self._late, []
+        self._give_back(late)
+
+    def _give_back(self, done: Sequence[tuple[Chain, int]]) -> None:
+        """Publish chains in the used ring; later, if there is no memory now."""
+        rings = self._rings
+        if rings is None:
+            self._late.extend(done)
+            return
+        position = self._next_used
+        try:
+            for chain, written in done:
+                if chain.copies:
+                    self._write_copies(chain, written)
+                rings.put_used(USED_ELEMENTS + 8 * (position & self._mask), chain.head, written)
+                position = (position + 1) & INDEX_MASK
+            rings.used[INDEX] = position
+        except MemoryNotMapped:
+            self._late.extend(done)
+            return
+        self._next_used = position
+        for chain, _ in done:
+            self._in_flight.pop(chain.head, None)
+
+    def _write_copies(self, chain: Chain, written: int) -> None:
+        for index, buffer in enumerate(chain.writable):
+            address = chain.copies.get(index)
+            count = min(len(buffer), written)
+            written -= count
+            if address is not None and count and self._memory is not None:
+                self._memory.write(address, buffer[:count])
+
+    def _finished(self, head: int) -> Chain:
+        """Return a chain whose bytes are in the guest already."""
+        chain = Chain(head)
+        chain.epoch = self._epoch
+        return chain
+
+    def _forget_memory(self) -> None:
+        """Look at the memory anew when it is next needed."""
+        self._blocks = None
+
+    def _missing(self, what: str) -> None:
+        """A buffer isn't in memory. Look again, if that hasn't been so for long."""
+        now = time.monotonic()
+        if self._missing_since is None:
+            self._missing_since = now
+        self._forget_memory()
+        if now - self._missing_since < MISSING_S:
+            self._owner.look_again(self.index, MISSING_S)
+        else:
+            self._violated(what)
+
+    def _violated(self, reason: str) -> None:
+        with self._lock:
+            self._running = False
+        self._owner.violated(self.index, reason)
+
+
+def _packed(numbers: Iterable[int]) -> str:
+    """Write numbers as a state has them: 32 bits each, little-endian, in hexadecimal."""
+    return b"".join(number.to_bytes(4, "little") for number in numbers).hex()
+
+
+def _unpacked(octets: bytes) -> list[int]:
+    return [int.from_bytes(octets[at : at + 4], "little") for at in range(0, len(octets), 4)]

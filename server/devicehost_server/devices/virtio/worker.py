@@ -1,0 +1,108 @@
+"""The thread on which a device serves its queues.
+
+A kick costs its sender a word in an inbox: the work is done here. A queue that was kicked
+is served once, however often that was, and other queues come in between.
+
+No kick is lost. It is noted before the worker is woken, and the note is taken away before
+the queue is looked at; so a kick that finds a note is of something that will be seen. That
+the driver kicks at all when the worker doesn't look, is the queue's concern: see
+`VirtQueue.ask_for_kicks`.
+
+    worker = Worker("virtio disk0", serve, deliver)
+    worker.kick(0)
+    worker.pause()          # from here on nothing is served
+    worker.resume()
+    worker.close()
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+_CLOSE: Final = -1
+_DELIVER: Final = -2
+"""What may be in the inbox besides the numbers of queues."""
+
+
+class Worker:
+    """One thread that serves queues, by their numbers. Its methods are safe for any thread.
+
+    Args:
+        name: of the thread.
+        serve: serves a queue. It must not raise, nor wait for who may call `pause`.
+        deliver: called after `serve`, and for each `post`. It may wait for who calls `pause`.
+    """
+
+    def __init__(
+        self, name: str, serve: Callable[[int], None], deliver: Callable[[], None]
+    ) -> None:
+        self._serve = serve
+        self._deliver = deliver
+        self._inbox: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._noted: set[int] = set()
+        self._serving = threading.Lock()
+        self._paused = True
+        self._later: list[tuple[float, int]] = []  # a heap: when, and which queue
+        self._later_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def kick(self, index: int) -> None:
+        """Have a queue served soon."""
+        if index not in self._noted:
+            self._noted.add(index)
+            self._inbox.put(index)
+
+    def kick_after(self, index: int, delay_s: float) -> None:
+        """Have a queue served once some time has passed."""
+        with self._later_lock:
+            heapq.heappush(self._later, (time.monotonic() + delay_s, index))
+        self.post()  # so that it waits no longer than that
+
+    def post(self) -> None:
+        """Have `deliver` called soon."""
+        if _DELIVER not in self._noted:
+            self._noted.add(_DELIVER)
+            self._inbox.put(_DELIVER)
+
+    def pause(self) -> None:
+        """Serve nothing until `resume`. When this returns, nothing is being served."""
+        with self._serving:
+            self._paused = True
+
+    def resume(self) -> None:
+        """Serve what is kicked from here on. Kicks that came meanwhile are lost."""
+        with self._serving:
+            self._paused = False
+
+    def close(self) -> None:
+        """End the thread."""
+        self.pause()
+        self._inbox.put(_CLOSE)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (index := self._next()) != _CLOSE:
+            self._noted.discard(index)
+            if index != _DELIVER:
+                with self._serving:
+                    if not self._paused:
+                        self._serve(index)
+            self._deliver()
+
+    def _next(self) -> int:
+        """Wait for what is to be done."""
+        while self._later:
+            due, index = self._later[0]
+            try:
+                return self._inbox.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                with self._later_lock:
+                    due, index = heapq.heappop(self._later)
+                return index
+        return self._inbox.get()

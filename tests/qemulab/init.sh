@@ -1,0 +1,33 @@
+#!/bin/busybox sh
+# The guest's only process of its own: it runs what the host sends, and says how that ended.
+#
+# ttyS0 has the kernel's messages, ttyS1 the commands. A command is one line: a token, a space,
+# the command in base64; it ends where something in it fails. What it writes comes back as it is written, then a line of its own with
+# the token and the exit status.
+
+/bin/busybox mkdir -p /dev /mnt /proc /run /sys /tmp
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mkdir /dev/pts
+mount -t devpts pts /dev/pts
+ln -s /proc/self/fd /dev/fd
+export HOME=/tmp
+
+# $modules is from the kernel's command line, as is all there that the kernel doesn't know.
+for module in $(echo "$modules" | tr , ' '); do
+    modprobe "$module" || echo "<1>init: no module $module" > /dev/kmsg
+done
+
+exec < /dev/ttyS1 > /dev/ttyS1 2>&1
+stty raw -echo
+echo ready
+while read -r token encoded; do
+    echo "$encoded" | base64 -d > /run/command
+    sh -e /run/command < /dev/null
+    status=$?
+    printf '\n%s %d\n' "$token" "$status"
+done

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ctllab import LCR, LSR
-from daemonlab import Daemon, daemon
+from daemonlab import Daemon, daemon, wait_until
 from devicehost_client import DeviceHost
 from terminal.terminallab import TOP, Terminal, terminal
 
@@ -371,6 +371,15 @@ def test_it_says_that_a_server_gives_no_answer(tmp_path: Path) -> None:
         finally:
             server.process.send_signal(signal.SIGCONT)
         shown.wait_for("● live")
+
+
+def test_nothing_is_left_of_it_when_its_terminal_goes_away(busy: Daemon) -> None:
+    with top(busy) as shown:
+        shown.wait_for("● live")
+        process = Path(f"/proc/{shown.pid()}")
+        assert process.exists()
+        shown.kill()
+        wait_until(lambda: not process.exists(), "top to end")
 
 
 def test_a_server_that_does_not_answer_does_not_keep_anybody_from_quitting(

@@ -39,6 +39,10 @@ from devicehost_client.debug import Activity
 INTERVALS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEAVE_S = 2
+"""How long a signal leaves for a tidy end. A terminal that hung up may take nothing more, and
+whoever writes to it would wait for ever."""
+
 _PATIENCE_S = 2.0
 """How much later than expected an interval may come before that is said."""
 
@@ -124,7 +128,7 @@ class TopApp(App[bool | ClientError]):
         if not self.is_headless:  # there is a terminal to restore
             loop = asyncio.get_running_loop()
             for number in _SIGNALS:
-                loop.add_signal_handler(number, self.action_leave)
+                loop.add_signal_handler(number, self._end)
         self._name_order()
         self._source.start()
         self.set_interval(1.0, self._look_at_link)
@@ -182,6 +186,11 @@ class TopApp(App[bool | ClientError]):
         """Quit."""
         self._source.close()
         self.exit(result=True)
+
+    def _end(self) -> None:
+        """Quit, because of a signal; SIGALRM ends what doesn't."""
+        signal.alarm(_LEAVE_S)
+        self.action_leave()
 
     def action_pause(self) -> None:
         """Stop, or go on."""

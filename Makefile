@@ -9,16 +9,20 @@ PROTOS := $(sort $(wildcard proto/devicehost/v1/*.proto))
 SERVICES := $(filter %_service.proto,$(PROTOS))
 PROTO_OUT ?= proto
 
-.PHONY: help demo test lint format proto bench fuzz clean
+.PHONY: help demo test test-qemu lint format proto bench bench-qemu fuzz clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(INSTALLED) ## run a guest whose devices live in another process
 	$(BIN)/python -m devicehost_client.demo
 
 test: $(INSTALLED) $(LINTERS) ## run all tests
 	$(BIN)/pytest $(TESTS)
+
+test-qemu: $(INSTALLED) ## run those with Linux in QEMU, which are taken from Debian first
+	PYTHONPATH=tests $(BIN)/python -m qemulab.environment
+	$(BIN)/pytest $(or $(TESTS),tests/qemu)
 
 lint: $(LINTERS) ## check style, types, the API's definition and that generated code is fresh
 	$(BIN)/ruff check
@@ -43,6 +47,9 @@ proto: $(LINTERS) ## generate code from the API's definition
 
 bench: $(INSTALLED) ## measure, print a table, write build/bench.json and the picture (QUICK=1: neither all nor the picture)
 	$(BIN)/python tests/bench $(if $(QUICK),--quick)
+
+bench-qemu: $(INSTALLED) ## compare disks in a guest of QEMU, print a table, write build/bench-virtio.json (QUICK=1: a short look)
+	PYTHONPATH=tests $(BIN)/python -m qemulab.compare $(if $(QUICK),--quick)
 
 fuzz: $(INSTALLED) ## fuzz, guided by coverage (FUZZ=target, FUZZ_SECONDS=300 for each)
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),300) $(FUZZ)

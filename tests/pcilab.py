@@ -82,6 +82,7 @@ class Messenger(Device[NoConfig]):
 
     Attributes:
         accesses: offset and size of each access, in order.
+        first_msix: the number on the server of MSI-X vector 0.
     """
 
     type_name = "messenger"
@@ -105,6 +106,7 @@ class Messenger(Device[NoConfig]):
         super().assign(context)
         self.line = context.interrupt_line(context.resources.get_legacy_irq() or 0)
         msi, msix = context.resources.of_type(MsiIrq)
+        self.first_msix = msix.base
         self._first = {SEND_MSI: msi.base, SEND_MSIX: msix.base}
 
     def read(self, base: int, offset: int, data: WritableBuffer) -> None:

@@ -82,7 +82,7 @@ class Echo(VirtioDevice[EchoConfig]):
         while (chain := queue.pop()) is not None:
             chains.append(chain)
         if self.hold:
-            self.held += [(queue, chain) for chain in chains]
+            self.held.extend((queue, chain) for chain in chains)
             self.come.set()
             return
         self.arrange(chains)
@@ -104,7 +104,8 @@ class Echo(VirtioDevice[EchoConfig]):
 
     def release(self, count: int | None = None) -> None:
         """Answer what was held, from whatever thread this is."""
-        taken, self.held = self.held[:count], self.held[len(self.held[:count]) :]
+        taken = self.held[:count]
+        del self.held[: len(taken)]
         for queue, chain in taken:
             self.answer(queue, chain)
         for queue in {queue for queue, _ in taken}:

@@ -14,7 +14,7 @@ device is told aren't the same. And the memory that it sees is that of its own c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -24,7 +24,7 @@ from devicehost_server.devices.placement import PciPlacement, split
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.functions import Functions, FunctionSocket
 from devicehost_server.model.clock import Clock
-from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo
+from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo, DeviceIoMut
 from devicehost_server.model.errors import BadConfig, BadState, DeviceFault, DeviceHostError
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
@@ -79,7 +79,9 @@ class NewDevice:
             return list(hosted.get_resource_constraints())
         description = self.placement.adapt(hosted.describe_function())
         needs = hosted.get_resource_constraints()
-        self.function = PciFunction(self.device_id, description, needs)
+        self.function = PciFunction(
+            self.device_id, description, needs, offer_msix=self.placement.msix
+        )
         return self.function.constraints
 
     def resources(self, allocated: DeviceResources) -> DeviceResources:
@@ -117,7 +119,8 @@ class NewDevice:
 
     def save(self) -> tuple[State, State | None]:
         """Return the state of the device, and of it as a function, if it is one."""
-        return self.hosted.save(), None if self.function is None else self.function.save()
+        with self._locked():
+            return self.hosted.save(), None if self.function is None else self.function.save()
 
     def restore(self, saved: SavedDevice) -> None:
         """Go on as a device that was saved.
@@ -125,15 +128,20 @@ class NewDevice:
         Raises:
             BadState: it doesn't fit.
         """
-        if self.function is not None and saved.function is not None:
-            self.function.restore(saved.function)
-        elif self.function is not None or saved.function is not None:
+        if (self.function is None) != (saved.function is None):
             raise BadState(
                 f"state of device {self.device_id!r}: it is of one that is"
                 f" {'on the bus' if saved.function is None else 'a PCI function'}",
                 device=self.device_id,
             )
-        self.hosted.restore(dict(saved.state))
+        with self._locked():
+            if self.function is not None and saved.function is not None:
+                self.function.restore(saved.function)
+            self.hosted.restore(dict(saved.state))
+
+    def _locked(self) -> AbstractContextManager[Any]:
+        """Hold its lock, if it has one: its timers may call it."""
+        return self.device.lock if isinstance(self.device, DeviceIoMut) else nullcontext()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,8 @@ from devicehost_server.devices.virtio.features import (
     VERSION_1,
 )
 from devicehost_server.devices.virtio.queue import VirtQueue
-from devicehost_server.devices.virtio.rng import RngConfig, VirtioRng
 from virtioecho import Echo, EchoConfig
-from virtiolab import DESCRIPTOR, EVERYTHING, VirtioLab, Way
+from virtiolab import DESCRIPTOR, EVERYTHING, QueueDriver, VirtioLab, Way
 
 CHAINS = st.lists(
     st.tuples(
@@ -70,7 +70,7 @@ def test_well_formed_chains_come_back_once_in_whatever_order(
 ) -> None:
     chance = random.Random(seed)
     device = Recorder(EchoConfig(queues=1, size=128))
-    device.arrange = chance.shuffle
+    device.arrange = random.Random(seed + 1).shuffle
     with VirtioLab(device, way, mapped=mapped) as lab:
         lab.driver.start(VERSION_1 | features)
         queue = lab.driver.queues[0]
@@ -78,6 +78,9 @@ def test_well_formed_chains_come_back_once_in_whatever_order(
         expected = []
         for chains in rounds:
             for readable, writable, indirect in chains:
+                if len(queue.free) < len(readable) + len(writable):
+                    queue.kick()
+                    queue.wait_all()
                 data = [chance.randbytes(size) for size in readable]
                 whole = b"".join(data) or b"\x2a"
                 request = queue.add(
@@ -88,9 +91,8 @@ def test_well_formed_chains_come_back_once_in_whatever_order(
             if chance.random() < 0.5:
                 queue.wait_all()
         queue.wait_all()
-        for request, data, _ in expected:
-            assert request.data == data[: len(request.data)]
-            assert request.written == len(data)
+        for request, answer, _ in expected:
+            assert request.data == answer
         assert sorted(device.answered) == sorted(sent for _, _, sent in expected)
         assert queue.next_used == len(expected)
 
@@ -164,7 +166,9 @@ def test_a_hostile_driver_harms_only_its_own_device(way: Way, *, mapped: bool) -
     ):
         for seed in range(150):
             attacker = Attacker(lab, seed)
+            lab.interrupted.clear()
             attacker.attack()
+            lab.interrupted.wait(0.002)  # mostly, it fails sooner
             if seed % 10 == 0:
                 # The attacker may have written to any memory of its guest, so the neighbour's
                 # queues are set up anew: its device has to be none the worse.
@@ -210,6 +214,15 @@ def test_no_access_to_any_register_is_a_fault(way: Way, size: int) -> None:
         assert request.wait() == b"fine"
 
 
+def let_it_pop(lab: VirtioLab, queue: QueueDriver, deadline_s: float) -> None:
+    """Wait until a device has taken what was made available; not always long enough."""
+    deadline = time.monotonic() + deadline_s
+    while time.monotonic() < deadline:
+        if lab.device.queues[0].saved().next_avail == queue.next_avail:
+            return
+        time.sleep(0)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     way=st.sampled_from(Way),
@@ -231,16 +244,20 @@ def test_traffic_goes_on_in_a_restored_device(
     expected = {}
     for number in range(200):
         data = b"%d" % number
-        if queue.free:
+        if len(queue.free) > 2:
             expected[queue.add([data], [1, 8])] = data
         if chance.random() < 0.5:
             queue.kick()
+            let_it_pop(labs[-1], queue, chance.random() * 0.004)
         if chance.random() < 0.2:
             queue.collect()
             device.release(chance.randrange(8))
         if chance.random() < 0.04:
+            moves = chance.random() < 0.7
+            if moves:
+                device.freeze()
             state = device.save()
-            if chance.random() < 0.7:
+            if moves:
                 device = Recorder(EchoConfig(queues=1))
                 device.hold = chance.random() < 0.8
                 devices.append(device)
@@ -272,21 +289,19 @@ def hasty() -> Iterator[None]:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("features", [VERSION_1, VERSION_1 | EVENT_IDX | RING_RESET])
 def test_no_kick_and_no_interrupt_is_lost_between_threads(features: int) -> None:
-    count = 50_000
+    count = 100_000
     with VirtioLab(Echo(EchoConfig()), Way.PCI) as lab:
         lab.driver.start(features)
-        good, kicks = virtioguest.run(lab.driver, count, 1)
-        assert good >= count
+        bad, kicks = virtioguest.run(lab.driver, count, 1)
+        assert bad == 0
         assert kicks < count
 
 
 @pytest.mark.parametrize("features", [VERSION_1, VERSION_1 | EVENT_IDX])
 def test_no_kick_and_no_interrupt_is_lost_between_processors(features: int) -> None:
-    count = 50_000
+    count = 100_000
     ours, theirs = socket.socketpair()
     interrupts = os.eventfd(0, os.EFD_CLOEXEC)
-    with VirtioLab(VirtioRng(RngConfig()), Way.PCI) as unused:
-        assert unused.device.offered() & EVENT_IDX
     with VirtioLab(Echo(EchoConfig()), Way.PCI) as lab, ours, theirs:
         fds = (theirs.fileno(), lab.ram.fd, interrupts)
         guest = subprocess.Popen(
@@ -304,7 +319,7 @@ def test_no_kick_and_no_interrupt_is_lost_between_processors(features: int) -> N
         server.start()
         output, _ = guest.communicate(timeout=100)
         server.join(20)
-        good, kicks = map(int, output.split())
-        assert good == count
+        bad, kicks = map(int, output.split())
+        assert bad == 0
         assert kicks < count
     os.close(interrupts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from errno import EINVAL, EIO
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from buslab import READ_WRITE
+from buslab import READ_WRITE, memfd
 from daemonlab import wait_until
 from devicehost.vfio_user import (
     DeviceFlags,
@@ -18,6 +19,7 @@ from devicehost.vfio_user import (
     DmaData,
     DmaMap,
     DmaRead,
+    DmaUnmap,
     DmaWrite,
     DmaWritten,
     GetDeviceInfo,
@@ -361,6 +363,43 @@ def test_memory_without_a_descriptor_is_transferred_by_messages(there: Functions
         assert isinstance(vmm.receive()[0], Reply)
 
 
+def test_maps_that_come_without_waiting_are_all_answered(there: Functions) -> None:
+    """QEMU sends all changes of its memory map at once, and waits for the last answer."""
+    there.plug("copier")
+    blocks = 40
+    with there.vmm() as vmm:
+        vmm.set_command(BUS_MASTER)
+        fd = memfd(blocks * 0x1000)
+        asked = [
+            vmm.send(DmaMap(RAM + 0x2000 * place, 0x1000, READ_WRITE, 0x1000 * place), fd)
+            for place in range(blocks)
+        ]
+        os.pwrite(fd, b"abcdefgh", 0x1000 * (blocks - 1))
+        answered: list[int] = []
+        while len(answered) < blocks:
+            answers = vmm.receive()
+            assert all(isinstance(each, Reply) for each in answers)
+            answered += [each.message_id for each in answers]
+        assert answered == asked
+        vmm.put(0, COPY_IN, RAM + 0x2000 * (blocks - 1), 8)
+        vmm.put(0, COPY_OUT, RAM, 8)
+        assert os.pread(fd, 8, 0) == b"abcdefgh"
+        os.close(fd)
+
+
+def test_all_maps_can_be_taken_back_at_once(there: Functions) -> None:
+    there.plug("copier")
+    function = there.lab.server.devices.function("f")
+    assert function is not None
+    with there.vmm() as vmm:
+        vmm.set_command(BUS_MASTER)
+        vmm.share(RAM, 0x1000).close()
+        vmm.share(RAM + 0x4000, 0x1000).close()
+        assert len(function.memory.blocks()) == 2
+        vmm.ask(DmaUnmap(0, 0, everything=True))
+        assert function.memory.blocks() == ()
+
+
 def test_each_function_has_the_memory_of_its_own_client(there: Functions) -> None:
     there.plug("copier", "a")
     there.plug("copier", "b")
@@ -441,6 +480,23 @@ def test_what_a_client_had_goes_with_it_and_the_device_keeps_its_state(there: Fu
         assert function.memory.blocks() == ()
         vmm.set_command(BUS_MASTER)
         assert len(function.memory.blocks()) == 1
+
+
+def test_a_function_that_was_saved_goes_on_as_the_bus_master_that_it_was(
+    there: Functions,
+) -> None:
+    """A server that restarts gives its functions back to the guests that they had."""
+    there.plug("copier")
+    function = there.lab.server.devices.function("f")
+    assert function is not None
+    with there.vmm() as vmm:
+        vmm.set_command(BUS_MASTER)
+        saved = function.save()
+    wait_until(lambda: not function.config.command)
+    function.restore(saved)
+    with there.vmm() as vmm:
+        vmm.share(RAM, 0x1000).close()
+        vmm.put(0, COPY_IN, RAM, 8)
 
 
 def test_an_interrupt_that_is_asserted_while_there_is_no_client_signals_the_next(

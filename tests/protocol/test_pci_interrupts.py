@@ -40,6 +40,7 @@ from pcilab import (
 
 TRIGGER, MASK, UNMASK = IrqAction.TRIGGER, IrqAction.MASK, IrqAction.UNMASK
 NONE, BOOL, EVENTFD = IrqData.NONE, IrqData.BOOL, IrqData.EVENTFD
+MANY = 20_000
 FOUR_VECTORS = 2 << 4
 """Of message control of MSI: the driver allows all four."""
 
@@ -244,6 +245,26 @@ def test_an_eventfd_that_takes_the_place_of_another_misses_nothing(vmm: Vmm) -> 
     [after] = vmm.connect(MSIX, 3)
     send(vmm, SEND_MSIX, 3)
     assert (before.wait(), after.wait()) == (1, 1)
+
+
+def test_nothing_is_lost_while_eventfds_take_each_others_place(device: Messenger, vmm: Vmm) -> None:
+    vmm.enable_messages(CAP_MSIX, MSIX_ENABLE)
+    eventfds = vmm.connect(MSIX, 3)
+    interrupts, gsi = device.context.interrupts, device.first_msix + 3
+    ended = threading.Event()
+
+    def fire() -> None:
+        for _ in range(MANY):
+            interrupts.pulse(gsi)
+        ended.set()
+
+    firing = threading.Thread(target=fire)
+    firing.start()
+    while not ended.is_set():
+        eventfds += vmm.connect(MSIX, 3)
+    firing.join()
+    assert len(eventfds) > 1
+    assert sum(each.wait() for each in eventfds if each.is_signalled()) == MANY
 
 
 def test_the_client_masks_a_vector_and_gets_what_waited_when_it_unmasks_it(vmm: Vmm) -> None:

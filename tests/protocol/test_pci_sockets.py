@@ -8,9 +8,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
-from errno import EBUSY, ESHUTDOWN
+from errno import EBUSY, ESHUTDOWN, ETIMEDOUT
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,12 @@ from buslab import client_threads, error_of
 from daemonlab import WAIT_S, daemon, run_daemon, wait_until
 from debuglab import debugging
 from debugwire import DebugWire
+from devicehost.recording import Recording
+from devicehost.recording.events import Woken
 from devicehost.v1 import io_service_pb2 as io_pb
-from devicehost.vfio_user import Failed, RegionRead
+from devicehost.vfio_user import DeviceReset, Failed, RegionRead, RegionWrite
 from devicehost_server.device_info import DeviceState
+from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.endpoints.pci_sockets import PciSockets
 from devicehost_server.model.errors import (
     BadConfig,
@@ -31,8 +35,10 @@ from devicehost_server.model.errors import (
     NoSuchDevice,
     NoSuchPath,
 )
+from devicehost_server.replay import Replayer
 from devicehost_server.unix_socket import UNIX_PATH_MAX, UnixListener
 from pcilab import (
+    BUS_MASTER,
     CONFIG,
     INTX,
     LEVEL,
@@ -263,22 +269,38 @@ def test_a_client_that_is_killed_in_an_access_leaves_the_function_to_the_next(
 # Unplugged.
 
 
-def test_a_client_is_asked_to_leave_before_its_function_is_unplugged(there: Functions) -> None:
-    there.messenger()
-    devices = there.lab.server.devices
-    with there.vmm() as vmm:
+def test_a_client_is_asked_to_leave_before_its_function_is_unplugged(tmp_path: Path) -> None:
+    with functions(tmp_path, drain_timeout_s=2 * WAIT_S) as there:
+        there.messenger()
+        devices = there.lab.server.devices
+        with there.vmm() as vmm:
+            [request] = vmm.connect(REQ)
+            unplugging = threading.Thread(target=devices.unplug, args=("f",))
+            unplugging.start()
+            assert request.wait() == 1
+            assert devices.get("f").state is DeviceState.PLUGGED
+            vmm.put(MMIO_BAR, 0x40, 7)
+            assert vmm.get(MMIO_BAR, 0x40) == 7, "the guest's driver says goodbye"
+            assert os.strerror(ESHUTDOWN) in error_of(there.vmm())
+        unplugging.join(WAIT_S)
+        assert not unplugging.is_alive(), "it goes on as soon as the client has left"
+        with pytest.raises(NoSuchDevice):
+            devices.get("f")
+        assert not there.path().exists()
+
+
+def test_a_server_that_stops_waits_for_no_client_that_was_asked_to_leave(tmp_path: Path) -> None:
+    with functions(tmp_path, drain_timeout_s=2 * WAIT_S) as there:
+        there.messenger()
+        vmm = there.vmm()
         [request] = vmm.connect(REQ)
-        unplugging = threading.Thread(target=devices.unplug, args=("f",))
+        unplugging = threading.Thread(target=there.lab.server.devices.unplug, args=("f",))
         unplugging.start()
         assert request.wait() == 1
-        assert devices.get("f").state is DeviceState.PLUGGED
-        vmm.put(MMIO_BAR, 0x40, 7)
-        assert vmm.get(MMIO_BAR, 0x40) == 7, "the guest's driver says goodbye"
-        assert os.strerror(ESHUTDOWN) in error_of(there.vmm())
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < WAIT_S
     unplugging.join(WAIT_S)
-    with pytest.raises(NoSuchDevice):
-        devices.get("f")
-    assert not there.path().exists()
+    vmm.close()
 
 
 def test_a_client_that_does_not_leave_is_cut_off_when_its_time_is_up(there: Functions) -> None:
@@ -344,6 +366,33 @@ def test_a_client_is_let_go_when_the_server_stops(tmp_path: Path) -> None:
     wait_until(lambda: open_fds() == fds)
 
 
+def test_a_client_is_told_that_the_server_stops_while_others_are_waited_for(
+    tmp_path: Path,
+) -> None:
+    told: list[int] = []
+    with functions(tmp_path) as there:
+        there.messenger("m")
+        blocker = there.plug("blocker", "b")
+        first, second = there.vmm("b"), there.vmm("m")
+        first.send(RegionRead(0, 0, 4))
+        assert blocker.entered.wait(WAIT_S)
+
+        def ask() -> None:
+            read = RegionRead(MMIO_BAR, 0x10, 4)
+            wait_until(lambda: isinstance(second.call(read), Failed))
+            told.append(second.refused(read))
+            blocker.release.set()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+    asking.join(WAIT_S)
+    assert told == [ESHUTDOWN]
+    [answer] = first.receive()
+    assert answer.payload.data == b"\x5a" * 4
+    first.close()
+    second.close()
+
+
 def test_a_server_that_drains_makes_no_more_accesses(there: Functions) -> None:
     there.messenger()
     server = there.lab.server
@@ -351,6 +400,9 @@ def test_a_server_that_drains_makes_no_more_accesses(there: Functions) -> None:
         sockets: PciSockets = server._functions
         sockets.drain()
         assert vmm.refused(RegionRead(MMIO_BAR, 0, 4)) == ESHUTDOWN
+        assert vmm.refused(RegionWrite(CONFIG, 4, b"\7\0")) == ESHUTDOWN
+        assert vmm.refused(DeviceReset()) == ESHUTDOWN
+        assert vmm.region(MMIO_BAR).size == 0x2000, "what changes nothing is still answered"
         there.plug("scratch", "late")
         assert os.strerror(ESHUTDOWN) in error_of(there.vmm("late"))
 
@@ -420,9 +472,53 @@ def test_a_device_is_shown_as_a_function_with_its_client(there: Functions) -> No
     assert look("devices/f/pci/client", 0).value is None
     with there.vmm() as vmm:
         vmm.connect(INTX)
+        vmm.set_command(BUS_MASTER)
+        vmm.share(0x10_0000, 0x1000).close()
+        assert look("devices/f/pci/memory/0x100000-0x100fff/size", 0).value == str(0x1000)
         assert look("devices/f/pci/client/pid", 0).value == str(os.getpid())
         assert look("devices/f/pci/intx/connected", 0).value == "yes"
         assert look("devices/f/pci/bars/0/size", 0).value == "0x2000"
     there.lab.server.devices.plug("scratch", device_id="on-the-bus")
     with pytest.raises(NoSuchPath):
         look("devices/on-the-bus/pci", 0)
+
+
+def test_a_recording_of_a_function_replays_with_its_resets(
+    there: Functions, tmp_path: Path
+) -> None:
+    there.plug("uart16550")
+    file = tmp_path / "card.rec"
+    scratch, ier, thre = 7, 1, 0x02
+    with there.vmm() as vmm:
+        vmm.put(0, scratch, 0x55, 1)
+        with there.lab.host().debug.record_to(file):
+            vmm.put(0, ier, thre, 1)
+            assert vmm.get(0, scratch, 1) == 0x55
+            vmm.reset()
+            assert vmm.get(0, ier, 1) == 0
+    with file.open("rb") as opened:
+        recording = Recording.read(opened)
+        events = list(recording)
+        replayer = Replayer(recording, DeviceTypes())
+        assert list(replayer.run()) == []
+    assert [event.source for event in events if isinstance(event, Woken)].count("reset") == 1
+    assert replayer.summary.accesses == 3
+
+
+def test_a_reset_waits_no_longer_for_a_device_than_an_access_does(there: Functions) -> None:
+    device = there.messenger()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with device.lock:
+            held.set()
+            done.wait(WAIT_S)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(WAIT_S)
+    with there.vmm() as vmm:
+        assert vmm.refused(DeviceReset()) == ETIMEDOUT
+        done.set()
+        holding.join(WAIT_S)
+        vmm.reset()

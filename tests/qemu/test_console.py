@@ -16,9 +16,9 @@ def test_a_shell_takes_commands_and_answers(house: House) -> None:
         line.expect("# ")
         line.type("echo $((6 * 7)) from $(tty)\r")
         line.expect("\n42 from /dev/hvc0\r\n")
-        line.type("seq 20000; echo end\r")
+        line.type("seq 3000; echo end\r")
         said = line.expect("\nend\r\n")
         numbers = said[said.index("\r\n1\r\n") :].split()
-        assert numbers == [*(str(number) for number in range(1, 20001)), "end"]
+        assert numbers == [*(str(number) for number in range(1, 3001)), "end"]
         line.type("exit\r")
         line.expect("exit\r\n")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+import pytest
+
+from daemonlab import WAIT_S
 from qemu.conftest import House
 
 LONG_S = 60.0
@@ -29,9 +33,13 @@ def test_functions_of_two_servers_work_at_once(house: House) -> None:
         assert is_written(disk, name, 200)
 
 
-def test_functions_of_a_server_outlive_another_server(own_house: House) -> None:
-    guest = own_house.machine.guest
-    own_house.second.daemon.kill()
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=str)
+def test_functions_of_a_server_outlive_another_server(
+    own_house: House, ending: signal.Signals
+) -> None:
+    guest, process = own_house.machine.guest, own_house.second.daemon.process
+    process.send_signal(ending)
+    assert process.wait(WAIT_S) == (0 if ending is signal.SIGTERM else -ending)
     guest.run("dd if=/dev/vdc of=/dev/null bs=4k count=1 iflag=direct 2> /dev/null &")
     guest.run(WRITE.format(disks="vda vdb", count=400), LONG_S)
     for disk, name in zip(own_house.disks, ("vda", "vdb"), strict=False):

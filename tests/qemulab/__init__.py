@@ -8,6 +8,6 @@
 - `packages`, `environment`: Debian's packages of QEMU and a kernel, unpacked into a folder;
 - `archive`, `initramfs`, init.sh: what the guest boots;
 - `machine`: a QEMU process, with `qmp` to control it and `guest` to run commands inside;
-- `stock`: QEMU's own devices of the kinds that are hosted here, to compare with;
-- `compare`: which of them is faster.
+- `hosting`: a server whose devices QEMU attaches to; `terminal`: the host's end of a line;
+- `compare`: how fast our disk is beside QEMU's.
 """

@@ -26,7 +26,7 @@ from pathlib import Path
 from qemulab.packages import Apt, NoPackages
 
 SUITES = ("trixie", "trixie-backports")
-NEWEST = ("qemu-system-x86", "qemu-utils", "busybox-static", "e2fsprogs", "fio")
+PACKAGES = ("qemu-system-x86", "qemu-utils", "busybox-static", "e2fsprogs", "fio")
 """qemu-utils has qemu-storage-daemon; fio is for measuring inside the guest."""
 KERNEL = "linux-image-cloud-amd64"
 
@@ -46,6 +46,11 @@ class Environment:
     """
 
     root: Path
+
+    @cached_property
+    def version(self) -> str:
+        """What QEMU says of its version."""
+        return self.run("qemu-system-x86_64", "--version").stdout.splitlines()[0]
 
     @cached_property
     def kernel(self) -> Path:
@@ -119,21 +124,21 @@ def provide() -> Environment:
 def _place() -> Path:
     if given := os.environ.get("DEVICEHOST_QEMU_ROOT"):
         return Path(given).absolute()
-    recipe = repr((SUITES, NEWEST, KERNEL))
+    recipe = repr((SUITES, PACKAGES, KERNEL))
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "devicehost" / f"qemu-{key}"
 
 
 def _make(root: Path) -> None:
-    print(f"making {root}: takes about 100 MB from Debian's mirror", file=sys.stderr)
+    sys.stderr.write(f"making {root}: takes about 100 MB from Debian's mirror\n")
     for left in root.parent.glob(f"{root.name}.making-*"):  # by one that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.making-", dir=root.parent) as folder:
         made = Path(folder, "root")
         try:
             apt = Apt(Path(folder, "apt"), SUITES)
-            apt.download(NEWEST, SUITES[-1])
+            apt.download(PACKAGES, SUITES[-1])
             apt.download_only_what_it_names(KERNEL)
             apt.unpack(made)
         except NoPackages as error:
@@ -146,5 +151,6 @@ if __name__ == "__main__":
         environment = provide()
     except NoEnvironment as why:
         sys.exit(f"no QEMU to test with: {why}")
-    version = environment.run("qemu-system-x86_64", "--version").stdout.splitlines()[0]
-    print(f"{environment.root}: {version}, Linux {environment.modules.name}")
+    sys.stdout.write(
+        f"{environment.root}: {environment.version}, Linux {environment.modules.name}\n"
+    )

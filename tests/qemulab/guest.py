@@ -12,6 +12,7 @@ from pathlib import Path
 from qemulab.qmp import Gone
 
 WAIT_S = 30.0
+_POLL_S = 0.05
 
 
 class CommandFailed(Exception):
@@ -57,9 +58,16 @@ class Guest:
 
     def wait_until(self, condition: str, wait_s: float = WAIT_S) -> None:
         """Return when a command of the guest's shell succeeds."""
-        tries = int(wait_s * 20)
-        loop = f"for i in $(seq {tries}); do {{ {condition}; }} 2> /dev/null && exit; usleep 50000; done; exit 1"
-        self.run(loop, 2 * wait_s)
+        self.run(
+            f"""
+            for i in $(seq {int(wait_s / _POLL_S)}); do
+                {{ {condition}; }} 2> /dev/null && exit
+                usleep {int(_POLL_S * 1e6)}
+            done
+            exit 1
+            """,
+            2 * wait_s,
+        )
 
     def console(self) -> str:
         """What the kernel has said so far, and what was written to /dev/ttyS0."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import lzma
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from qemulab.archive import Archive
@@ -27,18 +28,14 @@ _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 def initramfs(environment: Environment, *more: str) -> Path:
     """Return the file, with the programs `more` in it."""
     programs = (*PROGRAMS, *more)
-    recipe = repr((MODULES, programs)).encode() + _INIT.read_bytes() + _source()
+    recipe = repr((MODULES, programs)).encode() + _INIT.read_bytes() + Path(__file__).read_bytes()
     key = hashlib.sha256(recipe).hexdigest()[:12]
     path = environment.root / "boot" / f"initramfs-{key}"
     if not path.exists():
-        made = path.with_name(f"{path.name}.{id(recipe)}")
-        made.write_bytes(_make(environment, programs))
-        made.rename(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as made:
+            made.write(_make(environment, programs))
+        Path(made.name).rename(path)
     return path
-
-
-def _source() -> bytes:
-    return Path(__file__).read_bytes()
 
 
 def _make(environment: Environment, programs: Sequence[str]) -> bytes:
@@ -69,25 +66,12 @@ def _with_dependencies(
 ) -> dict[str, tuple[bytes, list[str]]]:
     """Modules by name: the content, and all that must be loaded before, the first one last."""
     files = {path.name.split(".")[0]: path for path in environment.modules.rglob("*.ko.xz")}
-    built_in = {
-        Path(line).stem
-        for line in (environment.modules / "modules.builtin").read_text().splitlines()
-    }
     found: dict[str, tuple[bytes, list[str]]] = {}
-
-    def load(name: str) -> Iterator[str]:
-        """Note a module; yield it, then what it needs."""
-        if name in built_in:
-            return
+    for name in names:
         content = lzma.decompress(files[name].read_bytes())
         depends = _DEPENDS.search(content)
         direct = depends[1].decode().split(",") if depends and depends[1] else []
-        needs = [each for name in direct for each in load(name)]
-        found[name] = (content, needs)
-        yield name
-        yield from needs
-
-    for name in names:
-        for _ in load(name):
-            pass
+        behind = _with_dependencies(environment, direct)
+        needs = [each for name in direct for each in (name, *behind[name][1])]
+        found |= {**behind, name: (content, needs)}
     return found

@@ -23,6 +23,8 @@ from qemulab.qmp import Gone, Qmp
 
 WAIT_S = 30.0
 
+MEMORY_MB = 512
+
 SCRATCH = 0x0800_0000
 """A page of RAM that Linux leaves alone, for devices to do DMA to; guest-physical address."""
 
@@ -61,7 +63,6 @@ def running(
     *arguments: str,
     devices: Sequence[Device] = (),
     root_ports: int = 1,
-    memory_mb: int = 512,
     programs: Sequence[str] = (),
 ) -> Iterator[Machine]:
     """Run a machine; its guest has booted when the block begins.
@@ -72,7 +73,6 @@ def running(
         arguments: more of QEMU's.
         devices: what it has from the start.
         root_ports: how many devices can be plugged later, on `bus` port0, port1, …
-        memory_mb: how much RAM it has.
         programs: what the guest has beside busybox and what it always has.
     """
     console, messages = folder / "console", folder / "qemu"
@@ -89,8 +89,8 @@ def running(
             *("-L", environment.root / "usr/share/seabios"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-accel", "tcg,thread=multi", "-cpu", "max"),
-            *("-m", f"{memory_mb}M"),
-            *("-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on,seal=on"),
+            *("-m", f"{MEMORY_MB}M"),
+            *("-object", f"memory-backend-memfd,id=ram,size={MEMORY_MB}M,share=on,seal=on"),
             *("-machine", "q35,memory-backend=ram,i8042=off,hpet=off"),
             *("-kernel", environment.kernel),
             *("-initrd", initramfs(environment, *programs)),

@@ -16,7 +16,8 @@ from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-_TARGETS = ("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages")
+_RELEASES = ("oldstable", "stable", "testing", "unstable", "bookworm", "trixie", "forky", "sid")
+"""What a mirror's entry in the machine's configuration may be for."""
 
 
 class NoPackages(Exception):
@@ -31,7 +32,7 @@ class Apt:
     """
 
     def __init__(self, folder: Path, suites: Sequence[str]) -> None:
-        """Fetch the lists of `suites` into `folder`, which is an empty one.
+        """Fetch the lists of `suites` into `folder`, which isn't there yet.
 
         Raises:
             NoPackages: apt, the mirror or the key isn't there.
@@ -43,20 +44,21 @@ class Apt:
             raise NoPackages(f"needs {KEYRING}: apt install debian-archive-keyring")
         mirror = _mirror()
         self.archives = folder / "cache/archives"
-        for made in ("state/lists/partial", "cache/archives/partial", "etc"):
+        for made in ("state/lists/partial", "cache/archives/partial"):
             (folder / made).mkdir(parents=True)
         (folder / "status").touch()
         lines = [f"deb [signed-by={KEYRING}] {mirror} {suite} main\n" for suite in suites]
-        (folder / "etc/sources.list").write_text("".join(lines))
+        (folder / "sources.list").write_text("".join(lines))
         options = {
-            "Dir::Etc": folder / "etc",
-            "Dir::Etc::sourcelist": folder / "etc/sources.list",
+            "Dir::Etc::sourcelist": folder / "sources.list",
             "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::State": folder / "state",
             "Dir::State::status": folder / "status",
             "Dir::Cache": folder / "cache",
             "Acquire::Languages": "none",
+            "Acquire::Retries": "1",
             "APT::Architecture": "amd64",
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "",  # root downloads into a folder that is only root's
@@ -90,11 +92,17 @@ class Apt:
 
 def _mirror() -> str:
     """The mirror of Debian that the machine's apt is configured with."""
-    for line in _output(_TARGETS).splitlines():
-        label, _, uri = line.partition(" ")
-        if label == "Debian":
+    listed = _output(
+        [
+            *("apt-get", "indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)"),
+            *("Created-By: Packages", "Component: main"),
+        ]
+    )
+    for line in listed.splitlines():
+        release, _, uri = line.partition(" ")
+        if release in _RELEASES:
             return uri
-    raise NoPackages("apt knows no mirror of Debian: configure one, then apt-get update")
+    raise NoPackages("needs a mirror of Debian in apt's configuration")
 
 
 def _output(command: Sequence[str | Path], folder: Path | None = None) -> str:

@@ -83,10 +83,6 @@ class Qmp:
         self.execute("device_del", {"id": name})
         self.event("DEVICE_DELETED", wait_s, device=name)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
     def _next(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._received:
             self._connection.settimeout(max(0.001, deadline - time.monotonic()))

@@ -91,10 +91,12 @@ class DevicesView:
         return _json(self.states.save([device_id])[device_id]["state"])
 
     def _function(self, device_id: str) -> Look:
-        """The device as a PCI function, and its client, if it has one."""
+        """The device as a PCI function, its guest's memory, and its client, if it has one."""
         function = self.devices.function(device_id)
-        shown = {} if function is None else function.view()
-        return {**shown, "client": self.clients().get(device_id)}
+        if function is None:
+            return None
+        memory, client = memory_view(function.memory), self.clients().get(device_id)
+        return {**function.view(), "memory": memory, "client": client}
 
 
 def ranges_view(io: IoManager) -> Provider:

@@ -27,11 +27,13 @@ class PciPlacement:
 
     Attributes:
         socket: the path of the socket.
+        msix: whether it offers MSI-X, if the device has it.
         vendor_id, device_id, class_code, revision, subsystem_vendor_id, subsystem_id: in place
             of what the device says of itself (`model.pci.PciIdentity`); None for that.
     """
 
     socket: Path = option(help="where a vfio-user client attaches to the PCI function")
+    msix: bool = option(default=True, help="whether to offer MSI-X; INTx without")
     vendor_id: int | None = option(None, "who made it", minimum=0, maximum=0xFFFE)
     device_id: int | None = option(None, "what it is", minimum=0, maximum=0xFFFF)
     class_code: int | None = option(None, "its class", minimum=0, maximum=0xFF_FFFF)
@@ -44,7 +46,8 @@ class PciPlacement:
         numbers = {
             field.name: value
             for field in fields(self)
-            if field.name != "socket" and (value := getattr(self, field.name)) is not None
+            if field.name not in {"socket", "msix"}
+            and (value := getattr(self, field.name)) is not None
         }
         return replace(description, identity=replace(description.identity, **numbers))
 

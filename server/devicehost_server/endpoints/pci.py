@@ -132,8 +132,9 @@ class PciDevice:
         self._follow_command()
 
     def drain(self) -> None:
-        """Refuse accesses to the device from here on."""
+        """Refuse accesses and resets from here on: the state may be saved now."""
         self._shutter.shut()
+        self._behind = {}
 
     def close(self) -> None:
         """Take back the memory and the eventfds of the client, and make none of its accesses.
@@ -141,10 +142,9 @@ class PciDevice:
         Whatever another thread does for the client, and may hang in, goes on. Once is
         enough.
         """
-        self._shutter.shut()
+        self.drain()
         if not self._is_closed:
             self._is_closed = True
-            self._behind = {}  # a thread that comes back from a device finds nothing any more
             command = self._function.config.command & ~COMMAND_BUS_MASTER
             self._function.config.write(COMMAND, command.to_bytes(_COMMAND_SIZE, "little"))
             self._bus_master.enable(enabled=False)
@@ -256,8 +256,8 @@ class PciDevice:
         return Answer(RegionInfo(size, READ_WRITE))
 
     def _reset(self) -> None:
-        if self._is_closed:
-            raise Refused(ESHUTDOWN, "the client is gone")
+        if not self._behind:
+            raise _shut()
         self._function.reset()
         self._follow_command()
         self._endpoint.reset()
@@ -268,12 +268,16 @@ class PciDevice:
         self._bus_master.enable(enabled=enabled and not self._is_closed)
 
     def _beyond(self, region: int, offset: int, size: int) -> Refused:
-        if self._is_closed:
-            return Refused(ESHUTDOWN, "the client is gone")
+        if not self._behind:
+            return _shut()
         there = self._sizes.get(region, 0)
         return Refused(
             EINVAL, f"region {region}: {size} bytes at {offset:#x}; it has {there:#x} bytes"
         )
+
+
+def _shut() -> Refused:
+    return Refused(ESHUTDOWN, "no more accesses are made: the server stops, or the client is gone")
 
 
 def _behind_bars(endpoint: PciEndpoint, accesses: Initiator) -> dict[int, Behind]:

@@ -9,7 +9,9 @@
 
 When a vector is signalled, and what waits for what, is said in `devicehost_server.pci`
 (`interrupts`, `messages`). An error is never signalled: there are none to tell. A request
-is, once, when the function is to be unplugged: QEMU asks the guest then to let it go.
+is, once, when the function is to be unplugged: a VMM asks the guest then to let it go.
+QEMU 11 does so for the devices of VFIO in the kernel, but connects no request for those of
+vfio-user: there, `device_del` comes first.
 
 As with VFIO, an eventfd given to UNMASK is one to listen to (`unmasking`), and one given to
 MASK isn't taken. TRIGGER with bools or without data signals an eventfd that is connected,

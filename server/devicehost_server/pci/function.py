@@ -58,6 +58,8 @@ class PciFunction:
         device_id: what the device is called.
         description: what it says of itself.
         constraints: what it needs, if it were on the bus.
+        offer_msix: whether to offer MSI-X, if it needs that. Without, it has INTx, if it needs
+            that as well.
 
     Attributes:
         device_id: as above.
@@ -80,6 +82,8 @@ class PciFunction:
         device_id: str,
         description: PciDescription,
         constraints: Sequence[ResourceConstraint],
+        *,
+        offer_msix: bool = True,
     ) -> None:
         self.device_id = device_id
         self.identity = description.identity
@@ -87,7 +91,7 @@ class PciFunction:
         self.ranges: Mapping[int, AddressRange] = {}
         self._wanted = tuple(constraints)
         self.constraints = [_anywhere(constraint) for constraint in constraints]
-        msix_count = _count(constraints, IrqKind.MSIX, msix.COUNT_MAX)
+        msix_count = _count(constraints, IrqKind.MSIX, msix.COUNT_MAX) if offer_msix else 0
         self.bars = lay_out(constraints, msix_length=msix.length(msix_count))
         self.msix = Msix(msix_count, self.bars[-1], self._settle) if msix_count else None
         msi_count = _count(constraints, IrqKind.MSI, msi.COUNT_MAX)

@@ -127,8 +127,9 @@ class Vectors:
         irq, vector = route
         with self._lock:
             if irq is not IrqKind.INTX:
-                if kind is not InterruptKind.DEASSERTED:
-                    self._messages[irq].raise_(vector)
+                messages = self._messages.get(irq)  # none if the function hides what it has
+                if messages is not None and kind is not InterruptKind.DEASSERTED:
+                    messages.raise_(vector)
             elif kind is InterruptKind.ASSERTED:
                 self._asserting.add(gsi)
             elif kind is InterruptKind.DEASSERTED:

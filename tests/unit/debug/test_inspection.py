@@ -176,6 +176,7 @@ def test_a_device_shows_what_it_is_and_has(bench: DebugBench, tree: Inspection) 
         "ranges": None,
         "counts": None,
         "registers": None,
+        "inside": None,
         "saved": None,
     }
     assert values(tree.inspect("devices/s/config")) == {

@@ -230,3 +230,22 @@ def test_whatever_is_written_can_be_saved_and_restored(
 
     assert other.save() == function.save()
     assert other.view() == function.view()
+
+
+def test_msix_can_be_hidden_and_the_pin_stays() -> None:
+    function = PciFunction("dut", PciDescription(IDENTITY), NEEDS, offer_msix=False)
+    assert function.msix is None
+    assert function.vectors.count(IrqKind.MSIX) == 0
+    assert BarKind.MSIX not in {bar.kind for bar in function.bars}
+    resources = function.assign(ResourceManager().allocate(function.constraints, "first"))
+    hidden = resources.get_pci_msix_irqs()
+    pin = resources.get_legacy_irq()
+    assert hidden is not None
+    assert pin is not None
+    signalled: list[tuple[IrqKind, int]] = []
+    function.vectors.attach(lambda kind, vector: signalled.append((kind, vector)))
+    function.vectors.connect(IrqKind.INTX, [0])
+    function.vectors.changed(hidden.base, InterruptKind.PULSED)
+    assert signalled == []
+    function.vectors.changed(pin, InterruptKind.ASSERTED)
+    assert signalled == [(IrqKind.INTX, 0)]

@@ -177,6 +177,22 @@ def test_a_restored_device_interrupts_and_looks_at_its_queues(lab: VirtioLab) ->
         assert request.data == b"no kick"
 
 
+def test_a_frozen_device_leaves_all_else_to_the_next(lab: VirtioLab) -> None:
+    lab.driver.start()
+    queue = lab.driver.queues[0]
+    lab.device.freeze()
+    request = queue.add([b"next"], [8])
+    queue.kick(always=True)
+    state = through_json(lab.device.save())
+    assert lab.device.queues[0].pop() is None
+    with other(lab) as there:
+        there.device.restore(state)
+        lab.driver.lab = queue.lab = there
+        lab.driver.registers = type(lab.driver.registers)(there)
+        assert request.wait() == b"next"
+    assert echo(lab).served == 0
+
+
 def test_registers_are_saved(lab: VirtioLab) -> None:
     lab.driver.start(FEATURE | VERSION_1, size=8)
     lab.driver.registers.select(1)
@@ -238,6 +254,35 @@ def test_a_bad_state_changes_nothing(lab: VirtioLab, field: str, value: object) 
     request = queue.add([b"a"], [1])
     queue.kick()
     assert request.wait() == b"a"
+
+
+def test_an_interrupt_waits_for_whoever_is_in_the_device(lab: VirtioLab) -> None:
+    echo(lab).hold = True
+    lab.driver.start()
+    queue = lab.driver.queues[0]
+    request = queue.add([b"a"], [1])
+    queue.kick()
+    assert echo(lab).come.wait(20)
+    with lab.device.lock:
+        finishing = threading.Thread(target=echo(lab).release)
+        finishing.start()
+        finishing.join(20)  # it doesn't wait for the lock
+        assert not finishing.is_alive()
+        assert queue.used[1] == 1
+        assert not lab.interrupted.is_set()
+    assert lab.interrupted.wait(20)
+    assert request.wait() == b"a"
+
+
+def test_a_device_is_reset_while_its_threads_interrupt(lab: VirtioLab) -> None:
+    for _ in range(200):
+        lab.driver.start()
+        queue = lab.driver.queues[0]
+        for _ in range(4):
+            queue.add([b"a"], [1])
+            queue.kick()
+        lab.driver.reset()
+        assert not lab.asserted()
 
 
 def test_an_unplugged_device_has_no_thread(lab: VirtioLab) -> None:

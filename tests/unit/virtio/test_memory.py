@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from devicehost_server.devices.virtio.features import Status
 from devicehost_server.devices.virtio.queue import MISSING_S
 from virtioecho import Echo, EchoConfig
 from virtiolab import GuestRam, VirtioLab, Way
@@ -55,12 +56,30 @@ def test_what_is_given_back_without_memory_arrives_when_that_is_back(lab: Virtio
     assert [each.data for each in requests] == [b"late%d" % number for number in range(4)]
 
 
-def test_memory_that_is_away_is_not_kept(lab: VirtioLab) -> None:
+def keep(_: VirtioLab) -> None:
+    """Leave a device at work."""
+
+
+def break_it(lab: VirtioLab) -> None:
+    lab.driver.queues[0].publish(0xFFFF)
+    lab.driver.queues[0].kick()
+    lab.wait_until(lab.driver.needs_reset)
+
+
+def give_up(lab: VirtioLab) -> None:
+    lab.driver.registers.set_status(Status.FAILED)
+
+
+@pytest.mark.parametrize("state", [keep, break_it, give_up])
+def test_memory_that_is_away_is_not_kept(
+    lab: VirtioLab, state: Callable[[VirtioLab], None]
+) -> None:
     lab.driver.start()
     queue = lab.driver.queues[0]
     request = queue.add([b"a"], [1])
     queue.kick()
     request.wait()
+    state(lab)
     (block,) = lab.memory.blocks()
     window = block.backing.view(0, 16)
     there = None if window is None else window.obj

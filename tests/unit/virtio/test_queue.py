@@ -157,7 +157,7 @@ def test_an_event_index_puts_the_interrupt_off(near: VirtioLab) -> None:
 def test_a_busy_device_wants_no_kicks(near: VirtioLab) -> None:
     near.driver.start(VERSION_1)
     queue = near.driver.queues[0]
-    flags = []
+    flags: list[int] = []
     echo(near).arrange = lambda chains: flags.extend(queue.used[0] for _ in chains)
     request = queue.add([b"x"], [1])
     queue.kick()

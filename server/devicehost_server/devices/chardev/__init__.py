@@ -29,6 +29,7 @@ What holds for every stream:
     A socket has one client at a time; a second one is told so and turned away. A client
     that ends its output has left.
     The source is read only as far as the device takes the input.
+    Of a terminal the size is known to a device that follows it (`Stream.follow_window`).
 """
 
 from __future__ import annotations

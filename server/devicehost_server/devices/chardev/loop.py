@@ -159,14 +159,14 @@ class Loop:
         try:
             member.pump()
         except Exception:  # noqa: BLE001 # as said
-            _log.exception("chardev_failed")
+            _log.exception("chardev_failed", loop=self._name)
             self._expel(member)
 
     def _expel(self, member: Member) -> None:
         try:
             member.finish()
         except Exception:  # noqa: BLE001 # likewise
-            _log.exception("chardev_failed_again")
+            _log.exception("chardev_failed_again", loop=self._name)
             self.remove(member)
 
 

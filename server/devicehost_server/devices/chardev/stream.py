@@ -20,7 +20,8 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -91,6 +92,7 @@ class Stream(ABC):
         self._sent = self._dropped = self._received = 0
         self._window_size: os.terminal_size | None = None
         self._follows_window = False
+        self._held = False
         self._log = _log
         self._on_news: Callable[[], None] = _nothing
         self._news = False  # the device is to be told
@@ -159,9 +161,23 @@ class Stream(ABC):
                 taken = max(0, room)  # a backlog may be more than fits
                 outbox += data[:taken]
                 self._starved = True
-        if was_empty:  # else the loop has it in hand already
+        if was_empty and not self._held:  # else the loop has it in hand already
             self._kick()
         return taken
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have what is written inside moved on only at the end, at once.
+
+        So a guest that waits for its device doesn't wait for the loop's thread as well.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._outbox:
+                self._kick()
 
     def read(self, size: int) -> bytes:
         """Take at most `size` bytes of the input that has come; none if there is none."""

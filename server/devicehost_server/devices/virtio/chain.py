@@ -54,8 +54,7 @@ class Chain:
         readable_size: bytes in `readable`.
         writable_size: bytes in `writable`.
         copies: the guest-physical addresses of those of `writable` that are copies, by
-            their index there. The queue's business, as is the next.
-        epoch: which life of its queue it belongs to.
+            their index there. The queue's business.
 
     The windows lead to guest memory itself, where that is mapped here: what is written there
     is in the guest at once, and what is read there may change under the reader. Where it
@@ -64,7 +63,6 @@ class Chain:
 
     __slots__ = (
         "copies",
-        "epoch",
         "head",
         "readable",
         "readable_size",
@@ -86,7 +84,6 @@ class Chain:
         self.readable_size = readable_size
         self.writable_size = writable_size
         self.copies: dict[int, int] = {}
-        self.epoch = 0
 
 
 def read_chain(  # noqa: C901, PLR0912 # one loop without calls: it is the cost of a request

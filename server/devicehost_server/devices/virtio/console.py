@@ -139,7 +139,8 @@ class VirtioConsole(VirtioDevice[Config]):
             if queue.index == INPUT:
                 self._take_input(queue, self._stream)
             elif queue.index == OUTPUT:
-                self._give_output(queue, self._stream)
+                with self._stream.held():
+                    self._give_output(queue, self._stream)
 
     def reset_device(self) -> None:
         """Forget how far a buffer has been taken: there is none any more."""

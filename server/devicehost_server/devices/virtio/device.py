@@ -44,21 +44,19 @@ Source: VIRTIO 1.2, sections 2 and 3.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import structlog
 
 from devicehost.registers import RegisterMap
 from devicehost_server.devices.base import DeviceContext, State
-from devicehost_server.devices.config import option
-from devicehost_server.devices.peeking import Peekable, Views
+from devicehost_server.devices.peeking import Views
 from devicehost_server.devices.state import StateReader
 from devicehost_server.devices.virtio import transport_mmio, transport_pci
 from devicehost_server.devices.virtio.chain import Chain
+from devicehost_server.devices.virtio.deliveries import Deliveries
 from devicehost_server.devices.virtio.features import (
     CORE_FEATURES,
     DRIVER_OK,
@@ -68,8 +66,10 @@ from devicehost_server.devices.virtio.features import (
     feature_names,
     status_names,
 )
+from devicehost_server.devices.virtio.hooks import VirtioConfig, VirtioConfigT, VirtioHooks
 from devicehost_server.devices.virtio.negotiation import BITS_32, Negotiation
-from devicehost_server.devices.virtio.queue import QueueSettings, VirtQueue
+from devicehost_server.devices.virtio.queue import VirtQueue
+from devicehost_server.devices.virtio.queue_state import QueueSettings, SavedQueue
 from devicehost_server.devices.virtio.transport import Transport
 from devicehost_server.devices.virtio.transport_mmio import MmioTransport
 from devicehost_server.devices.virtio.transport_pci import PciTransport
@@ -87,9 +87,6 @@ __all__ = ["Chain", "VirtQueue", "VirtioConfig", "VirtioDevice"]
 
 logger = structlog.get_logger()
 
-DELIVER_S = 0.001
-"""How long an interrupt waits for the device's lock on the thread that it comes from."""
-
 # The causes of interrupts, and after them one for each queue.
 _FAILED, _CONFIG = 0, 1
 
@@ -98,110 +95,24 @@ def _queue_cause(index: int) -> int:
     return 2 + index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VirtioConfig:
-    """Where a device is on the bus; nothing of it counts for a PCI function.
-
-    Configurations of device types derive from it, with `kw_only=True` as well.
-    """
-
-    base: int | None = option(None, "guest-physical address; none to be given one", minimum=0)
-    irq: int | None = option(None, "legacy IRQ; none to be given one", minimum=0)
+def _prefix(queue: VirtQueue) -> str:
+    """What the fields of a queue begin with in a state."""
+    return f"queue{queue.index}_"
 
 
-VirtioConfigT = TypeVar("VirtioConfigT", bound=VirtioConfig)
-
-
-class VirtioDevice(Peekable[VirtioConfigT]):
-    """A virtio device, whatever it does.
-
-    Attributes:
-        virtio_id: what it is (section 5).
-        feature_names: what its own feature bits are called, by their numbers.
-    """
-
-    virtio_id: ClassVar[int]
-    feature_names: ClassVar[Mapping[int, str]] = {}
+class VirtioDevice(VirtioHooks[VirtioConfigT]):
+    """A virtio device, whatever it does."""
 
     _is_function = False
     _worker: Worker | None = None
     _active = False  # queues run, or did until it failed
     _failed = ""  # why it did
+    _frozen = False
     _config = b""
 
     def __init__(self, config: VirtioConfigT) -> None:
         super().__init__(config)
-        self._pending: set[int] = set()  # causes of interrupts that are to be delivered
-        self._ways_in: dict[int, Callable[[], None]] = {}  # by cause
-
-    # What a device type says and does.
-
-    @abstractmethod
-    def queue_sizes(self) -> Sequence[int]:
-        """How many descriptors each queue has at most: powers of two, up to 32768.
-
-        It follows from the configuration alone: it is asked before anything is open.
-        """
-
-    @abstractmethod
-    def serve(self, queue: VirtQueue) -> None:
-        """Look into `queue`: there may be something. Called on the device's own thread.
-
-        It is called when the driver kicks, for every queue when queues begin to run, and
-        after `serve_soon`. What it raises is logged, and the device needs a reset.
-        """
-
-    def device_features(self) -> int:
-        """The feature bits of this device. The core adds those of `CORE_FEATURES`."""
-        return 0
-
-    def device_config(self) -> bytes:
-        """The device-specific configuration as it is now, at most 4096 bytes.
-
-        It is asked when the driver may have to see another one: after `open`, `restore`,
-        `config_changed` and `write_device_config`. In between the driver reads what it was.
-        """
-        return b""
-
-    def write_device_config(self, offset: int, data: bytes) -> None:
-        """The driver writes `data` to the configuration, `offset` bytes into it.
-
-        All of it lies within what `device_config` returned. Ignored by default.
-        """
-
-    def open(self) -> None:
-        """Open what the configuration names. `context` is there, but nothing runs.
-
-        Raises:
-            BadConfig: it can't be opened.
-        """
-
-    def activate(self, features: int) -> None:
-        """Queues run from here on, by these negotiated features. Called under the lock."""
-
-    def quiesce(self) -> None:
-        """Come to rest: the driver resets, or the server saves or unplugs.
-
-        When it returns, no request is being worked on, and none will be pushed. Those that
-        were popped and not pushed will be popped again if queues run again without a reset.
-        Called under the lock; `serve` isn't running, and `pop` gives nothing.
-        """
-
-    def reset_device(self) -> None:
-        """Forget what the driver set by way of queues or configuration. After `quiesce`."""
-
-    def save_device(self) -> State:
-        """Return what state there is beyond registers and queues. After `quiesce`."""
-        return {}
-
-    def restore_device(self, state: State) -> None:
-        """Take over what `save_device` returned. Before `activate`.
-
-        What came from files, and the driver can see, comes from here in a replay.
-
-        Raises:
-            BadState: it doesn't fit; the device is as it was.
-        """
+        self._deliveries = Deliveries(self.lock, self._leave_to_worker)
 
     # What it may ask of the core, on any thread.
 
@@ -263,12 +174,13 @@ class VirtioDevice(Peekable[VirtioConfigT]):
         """Take the resources, and open what the configuration names."""
         super().assign(context)
         self.transport.assign(context)
+        deliveries = self._deliveries
         for queue in self.queues:
-            self._ways_in[_queue_cause(queue.index)] = context.entrance(
-                f"queue-{queue.index}", partial(self._queue_interrupt, queue.index)
-            )
-        self._ways_in[_CONFIG] = context.entrance("config", self._config_interrupt)
-        self._ways_in[_FAILED] = context.entrance("failed", self._failure)
+            interrupt = partial(self._queue_interrupt, queue.index)
+            way_in = context.entrance(f"queue-{queue.index}", interrupt)
+            deliveries.add(_queue_cause(queue.index), way_in)
+        deliveries.add(_CONFIG, context.entrance("config", self._config_interrupt))
+        deliveries.add(_FAILED, context.entrance("failed", self._failure))
         if context.dma is not None:
             for queue in self.queues:
                 queue.attach(context.dma)
@@ -279,7 +191,7 @@ class VirtioDevice(Peekable[VirtioConfigT]):
         """Start the worker, and listen for changes of the guest's memory."""
         dma = self.context.dma
         if dma is not None:
-            self._worker = Worker(f"virtio {self.name}", self._serve, self._deliver)
+            self._worker = Worker(f"virtio {self.name}", self._serve, self._deliveries.deliver)
             dma.subscribe(self._memory_changed)
             with self.lock:
                 self.run()
@@ -288,6 +200,12 @@ class VirtioDevice(Peekable[VirtioConfigT]):
         """Return to the state after power-on."""
         with self.lock:
             self.reset_by_driver()
+
+    def freeze(self) -> None:
+        """Come to rest for good: what is made available from here on is for the next device."""
+        with self.lock:
+            self._frozen = True
+            self.stop()
 
     def save(self) -> State:
         """Return all registers and indexes, and what is in flight."""
@@ -298,11 +216,11 @@ class VirtioDevice(Peekable[VirtioConfigT]):
                 "transport": self.transport.name,
                 **self.negotiation.save(),
                 **self.transport.save(),
-                "pending": sum(1 << cause for cause in self._pending),
+                "pending": self._deliveries.causes,
                 "device": self.save_device(),
             }
             for queue in self.queues:
-                state.update(queue.save())
+                state.update(queue.saved().to_state(_prefix(queue)))
             if was_active:
                 self.run()
             return state
@@ -322,9 +240,9 @@ class VirtioDevice(Peekable[VirtioConfigT]):
             )
         reader = StateReader(self.name, rest)
         negotiation = self.negotiation.restored(reader)
-        takers = [self.transport.restored(reader)]
-        takers += [queue.restored(reader) for queue in self.queues]
-        pending = reader.integer("pending", maximum=(1 << len(self._ways_in)) - 1)
+        take_transport = self.transport.restored(reader)
+        saved = [SavedQueue.read(reader, _prefix(each), each.size_max) for each in self.queues]
+        causes = reader.integer("pending", maximum=self._deliveries.known)
         reader.finish()
         with self.lock:
             self.stop()
@@ -333,22 +251,20 @@ class VirtioDevice(Peekable[VirtioConfigT]):
             except BadState:
                 self.run()  # as before
                 raise
-            self._pending = {cause for cause in self._ways_in if pending >> cause & 1}
             self._failed = ""
-            for queue, registers in zip(self.queues, negotiation.queues, strict=True):
+            for queue, where, registers in zip(self.queues, saved, negotiation.queues, strict=True):
                 queue.reset()
                 if registers.enabled:
                     queue.enable(registers.settings)
-                    self._pending.add(_queue_cause(queue.index))
+                    queue.take(where)
+                    causes |= 1 << _queue_cause(queue.index)
             self.negotiation.take(negotiation)
-            for take in takers:
-                take()
+            take_transport()
             self._refresh_config()
             self.run()
-            if self.context.dma is None:
-                self._pending.clear()
-            else:
-                self._deliver()
+            if self.context.dma is not None:
+                self._deliveries.causes = causes
+                self._deliveries.deliver()
 
     def view(self) -> Mapping[str, Any]:
         """Tell of queues, features and status."""
@@ -424,7 +340,9 @@ class VirtioDevice(Peekable[VirtioConfigT]):
     def run(self) -> None:
         """Let queues run, if the driver is ready and nothing is wrong."""
         worker = self._worker
-        if worker is None or self._active or self._failed or not self.negotiation.is_running:
+        if worker is None or self._active or self._failed or self._frozen:
+            return
+        if not self.negotiation.is_running:
             return
         features = self.features
         for queue in self.queues:
@@ -454,7 +372,7 @@ class VirtioDevice(Peekable[VirtioConfigT]):
         for queue in self.queues:
             queue.reset()
         self.negotiation.reset()
-        self._pending.clear()
+        self._deliveries.clear()
         self._failed = ""
         self.reset_device()
         self.transport.reset()
@@ -512,27 +430,16 @@ class VirtioDevice(Peekable[VirtioConfigT]):
             for queue in self.queues:
                 worker.kick(queue.index)
 
-    # Interrupts. They are noted first, and delivered by whoever gets the lock.
+    # Interrupts.
 
     def _post(self, cause: int) -> None:
-        if self.context.dma is None:
-            return
-        self._pending.add(cause)
-        worker = self._worker
-        if self.lock.acquire(timeout=DELIVER_S):
-            try:
-                self._deliver()
-            finally:
-                self.lock.release()
-        elif worker is not None:
-            worker.post()
+        if self.context.dma is not None:
+            self._deliveries.post(cause)
 
-    def _deliver(self) -> None:
-        """Deliver all interrupts that are noted."""
-        while self._pending:
-            with self.lock:
-                if self._pending:
-                    self._ways_in[self._pending.pop()]()
+    def _leave_to_worker(self) -> None:
+        worker = self._worker
+        if worker is not None:
+            worker.post()
 
     def _queue_interrupt(self, index: int) -> None:
         if self.negotiation.status & DRIVER_OK:

@@ -29,7 +29,7 @@ from devicehost_server.devices.virtio.features import (
     VERSION_1,
     Status,
 )
-from devicehost_server.devices.virtio.queue import QueueSettings
+from devicehost_server.devices.virtio.queue_state import QueueSettings
 
 BITS_16 = 0xFFFF
 BITS_32 = 0xFFFF_FFFF

@@ -35,17 +35,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from devicehost_server.devices.base import State
-from devicehost_server.devices.state import StateReader
 from devicehost_server.devices.virtio.chain import BadChain, Chain, read_chain
+from devicehost_server.devices.virtio.queue_state import (
+    INDEX_MASK,
+    QueueOwner,
+    QueueSettings,
+    SavedQueue,
+)
 from devicehost_server.devices.virtio.rings import (
-    DESCRIPTOR_ALIGN,
-    DEVICE_ALIGN,
-    DRIVER_ALIGN,
     FLAGS,
     HEADS,
     INDEX,
@@ -58,54 +58,11 @@ from devicehost_server.devices.virtio.windows import GuestWindows
 from devicehost_server.model.errors import MemoryNotMapped
 from devicehost_server.model.guest_memory import GuestMemory, MemoryBlock
 
-INDEX_MASK = 0xFFFF
-
 NO_NOTIFICATIONS = 1
 """The flag, in either ring, by which the other side is told not to notify."""
 
 MISSING_S = 0.1
 """How long a buffer may not be in memory, before that counts as the driver's fault."""
-
-
-class QueueOwner(Protocol):
-    """Whom a queue tells what it can't do by itself. Called from any thread."""
-
-    def interrupt(self, index: int) -> None:
-        """The driver of queue `index` wants to be interrupted."""
-
-    def violated(self, index: int, reason: str) -> None:
-        """The driver broke a rule of the specification in queue `index`."""
-
-    def look_again(self, index: int, delay_s: float) -> None:
-        """Queue `index` should be served once more, after a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSettings:
-    """What the driver says of a queue.
-
-    Attributes:
-        size: how many descriptors it has, a power of two.
-        table: guest-physical address of the descriptor table.
-        driver: that of the driver area, the available ring.
-        device: that of the device area, the used ring.
-    """
-
-    size: int
-    table: int = 0
-    driver: int = 0
-    device: int = 0
-
-    def misaligned(self) -> str:
-        """Say which area isn't aligned as it must be; empty if all are."""
-        for name, address, align in (
-            ("descriptor table", self.table, DESCRIPTOR_ALIGN),
-            ("driver area", self.driver, DRIVER_ALIGN),
-            ("device area", self.device, DEVICE_ALIGN),
-        ):
-            if address % align:
-                return f"the {name} is at {address:#x}, allowed: multiples of {align}"
-        return ""
 
 
 class VirtQueue:
@@ -131,7 +88,6 @@ class VirtQueue:
         self._owner = owner
         self._memory: GuestMemory | None = None
         self._lock = threading.Lock()
-        self._epoch = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -147,7 +103,7 @@ class VirtQueue:
         self._seen = 0  # the available ring's index, when somebody last looked
         # The used ring's index at the last `notify`; None to interrupt at the next, whatever.
         self._signalled: int | None = 0
-        self._in_flight: dict[int, None] = {}  # heads, in the order in which they were popped
+        self._in_flight: dict[int, Chain] = {}  # by head, in the order in which they were popped
         self._again: deque[int] = deque()  # heads to pop before others
         self._late: list[tuple[Chain, int]] = []  # pushed while there was no memory
         self._missing_since: float | None = None
@@ -184,8 +140,7 @@ class VirtQueue:
                     return None
                 size, indirect = self._mask + 1, self._indirect
                 chain = read_chain(head, rings.descriptor, size, windows, indirect=indirect)
-                chain.epoch = self._epoch
-                self._in_flight[head] = None
+                self._in_flight[head] = chain
                 self._missing_since = None
                 if self._again:
                     self._again.popleft()
@@ -207,12 +162,7 @@ class VirtQueue:
             chain: one from `pop`, and not given back yet.
             written: how many bytes of its writable part the device wrote, from the first on.
         """
-        with self._lock:
-            if chain.epoch != self._epoch or chain.head not in self._in_flight:
-                return
-            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
-                self._look_at_memory()
-            self._give_back(((chain, min(written, chain.writable_size)),))
+        self.push_all(((chain, written),))
 
     def push_all(self, done: Sequence[tuple[Chain, int]]) -> None:
         """Give several chains back at once: the driver sees none of them, or all.
@@ -221,9 +171,7 @@ class VirtQueue:
             done: each chain, and how many bytes of it were written, as `push` takes them.
         """
         with self._lock:
-            if any(
-                chain.epoch != self._epoch or chain.head not in self._in_flight for chain, _ in done
-            ):
+            if any(self._in_flight.get(chain.head) is not chain for chain, _ in done):
                 return
             if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
                 self._look_at_memory()
@@ -233,7 +181,7 @@ class VirtQueue:
         """Undo `pop`: these chains, in the order in which they were popped, come again."""
         with self._lock:
             for chain in reversed(chains):
-                if chain.epoch == self._epoch and chain.head in self._in_flight:
+                if self._in_flight.get(chain.head) is chain:
                     del self._in_flight[chain.head]
                     self._again.appendleft(chain.head)
 
@@ -264,12 +212,10 @@ class VirtQueue:
     def suppress(self) -> None:
         """Tell the driver that it need not kick: somebody looks."""
         with self._lock:
-            if not self._running:
-                return
-            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
-                self._look_at_memory()
+            if self._memory is None or self._memory.blocks() is not self._blocks:
+                self._look_at_memory()  # of a broken queue, too: it keeps memory mapped
             rings = self._rings
-            if rings is None:
+            if not self._running or rings is None:
                 return
             try:
                 self._seen = rings.avail[INDEX]
@@ -316,6 +262,7 @@ class VirtQueue:
             self._settings = settings
             self._mask = settings.size - 1
             self._enabled = True
+            self._blocks = None  # so that its areas are looked for
 
     def run(self, *, event_index: bool, indirect: bool) -> None:
         """Give chains from here on, by what was negotiated."""
@@ -334,14 +281,13 @@ class VirtQueue:
             kept = [(chain, written) for chain, written in self._late if not chain.copies]
             finished = {chain.head for chain, _ in kept}
             self._again.extend(head for head in self._in_flight if head not in finished)
-            self._in_flight = dict.fromkeys(chain.head for chain, _ in kept)
+            self._in_flight = {chain.head: chain for chain, _ in kept}
             self._late = kept
-            self._epoch += 1
+            self._rings = self._windows = self._blocks = None  # they keep memory mapped
 
     def reset(self) -> None:
         """Forget everything. A push of what was in flight does nothing."""
         with self._lock:
-            self._epoch += 1
             self._clear()
 
     def view(self) -> dict[str, Any]:
@@ -362,41 +308,20 @@ class VirtQueue:
             "interrupts": self.interrupts,
         }
 
-    def save(self) -> State:
-        """Return the indexes and what is in flight, after `abandon`; not the settings."""
-        prefix = f"queue{self.index}_"
-        late = [number for chain, written in self._late for number in (chain.head, written)]
-        return {
-            f"{prefix}next_avail": self._next_avail,
-            f"{prefix}next_used": self._next_used,
-            f"{prefix}again": _packed(self._again),
-            f"{prefix}late": _packed(late),
-        }
+    def saved(self) -> SavedQueue:
+        """Return where it is, after `abandon`."""
+        late = tuple((chain.head, written) for chain, written in self._late)
+        return SavedQueue(self._next_avail, self._next_used, tuple(self._again), late)
 
-    def restored(self, reader: StateReader) -> Callable[[], None]:
-        """Return what takes over a saved state, when it is enabled again.
-
-        Raises:
-            BadState: it doesn't fit.
-        """
-        prefix = f"queue{self.index}_"
-        next_avail = reader.integer(f"{prefix}next_avail", maximum=INDEX_MASK)
-        next_used = reader.integer(f"{prefix}next_used", maximum=INDEX_MASK)
-        again = _unpacked(reader.octets(f"{prefix}again", size_max=4 * self.size_max))
-        late = _unpacked(reader.octets(f"{prefix}late", size_max=8 * self.size_max))
-
-        def take() -> None:
-            with self._lock:
-                self._next_avail = next_avail
-                self._next_used = self._signalled = next_used
-                self._again = deque(again)
-                self._late = [
-                    (self._finished(head), written)
-                    for head, written in zip(late[::2], late[1::2], strict=False)
-                ]
-                self._in_flight = dict.fromkeys(chain.head for chain, _ in self._late)
-
-        return take
+    def take(self, saved: SavedQueue) -> None:
+        """Go on where another one was, after `reset` and `enable`."""
+        with self._lock:
+            self._next_avail = saved.next_avail
+            self._next_used = self._signalled = saved.next_used
+            self._again = deque(saved.again)
+            # The bytes of these are in the guest already.
+            self._late = [(Chain(head), written) for head, written in saved.late]
+            self._in_flight = {chain.head: chain for chain, _ in self._late}
 
     # Under the lock, but for the last two.
 
@@ -468,12 +393,6 @@ class VirtQueue:
             if address is not None and count and self._memory is not None:
                 self._memory.write(address, buffer[:count])
 
-    def _finished(self, head: int) -> Chain:
-        """Return a chain whose bytes are in the guest already."""
-        chain = Chain(head)
-        chain.epoch = self._epoch
-        return chain
-
     def _forget_memory(self) -> None:
         """Look at the memory anew when it is next needed."""
         self._blocks = None
@@ -493,12 +412,3 @@ class VirtQueue:
         with self._lock:
             self._running = False
         self._owner.violated(self.index, reason)
-
-
-def _packed(numbers: Iterable[int]) -> str:
-    """Write numbers as a state has them: 32 bits each, little-endian, in hexadecimal."""
-    return b"".join(number.to_bytes(4, "little") for number in numbers).hex()
-
-
-def _unpacked(octets: bytes) -> list[int]:
-    return [int.from_bytes(octets[at : at + 4], "little") for at in range(0, len(octets), 4)]

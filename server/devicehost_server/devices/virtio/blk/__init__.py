@@ -4,8 +4,9 @@
     virtio-blk,file=disk.img,pci-socket=PATH    a PCI function
     virtio-blk,file=cd.iso,read_only=yes        which others may read as well
 
-From the outside in: `device` serves the queues, `request` takes requests apart, `disk` does
-what they ask for, with `holes` and `image_lock` below it, and `workers` does it meanwhile.
+From the outside in: `device` is what the driver sees, `service` carries out requests, as
+`request` takes them apart, on a `disk` (with `holes` and `image_lock`), at once or by
+`workers`, as `pace` has it. `traffic` counts them. Numbers and layouts are in `spec`.
 """
 
 from devicehost_server.devices.virtio.blk.device import VirtioBlk, VirtioBlkConfig

@@ -39,6 +39,9 @@ from devicehost_server.model.errors import BadConfig, BadState
 PAGE = 4096
 """What the page cache, and nearly every file system, works in: bytes."""
 
+NOTIFY_BYTES = 1 << 20
+"""After how many bytes the driver is interrupted, though there are more requests."""
+
 
 class BlockSize(enum.Enum):
     """Bytes of a logical block."""
@@ -172,7 +175,7 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
         service = self._service
         if service is None:
             return
-        answered = False
+        answered, moved = False, 0
         while (chain := queue.pop()) is not None:
             try:
                 request = Request(queue, chain)
@@ -180,6 +183,10 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
                 self.fail(str(error))
                 break
             answered |= service.begin(request)
+            moved += request.size
+            if answered and moved >= NOTIFY_BYTES:
+                queue.notify()
+                answered, moved = False, 0
         if answered:
             queue.notify()
 

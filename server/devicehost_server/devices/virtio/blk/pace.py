@@ -17,7 +17,7 @@ from __future__ import annotations
 SLOW_NS = 1_000_000
 """What takes longer has waited for something."""
 
-DETOURS = 256
+DETOURS = 32
 """How many requests are handed over after a slow one, before one is tried again."""
 
 

@@ -34,12 +34,12 @@ class Workers:
     def submit(self, job: Callable[[], None]) -> None:
         """Have `job` called by one of the threads, after those submitted before."""
         with self._changed:
-            self._unfinished += 1
-            if len(self._threads) < min(self._unfinished, self._limit):
+            if len(self._threads) < min(self._unfinished + 1, self._limit):
                 name = f"{self._name}-worker-{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
+            self._unfinished += 1
         self._jobs.put(job)
 
     def drain(self) -> None:

@@ -26,6 +26,7 @@ from devicehost_server.devices.virtio.queue import VirtQueue
 from devicehost_server.model.device_io import ReadableBuffer
 
 _ONE = b"\x01\x00"
+_IOV_MAX = 1024  # UIO_MAXIOV, of readv(2)
 
 
 class Receiver:
@@ -88,19 +89,21 @@ class Receiver:
             chain = queue.pop()
             if chain is None:
                 return False
-            room = chain.writable_size
+            windows, room = chain.writable, chain.writable_size
+            if len(windows) >= _IOV_MAX:
+                windows, room = (), 0
             try:
-                size = read([*chain.writable, self._spill])
+                size = read([*windows, self._spill])
             except OSError:
                 queue.put_back((chain,))
                 raise
             if size <= room and room >= HEADER_SIZE:
-                _put(chain.writable, NUM_BUFFERS_OFFSET, _ONE)
+                _put(windows, NUM_BUFFERS_OFFSET, _ONE)
                 self._count(size - HEADER_SIZE)
                 queue.push(chain, size)
                 return True
             spilt = max(0, size - room)
-            data = memoryview(b"".join((*chain.writable, self._spill[:spilt])))
+            data = memoryview(b"".join((*windows, self._spill[:spilt])))
             queue.put_back((chain,))
             header = bytes(data[:NUM_BUFFERS_OFFSET])
             frame = Frame(header, (data[HEADER_SIZE:size],), size - HEADER_SIZE)

@@ -13,6 +13,8 @@ from devicehost_server.model.resources import (
     DeviceResources,
     LegacyIrq,
     LegacyIrqConstraint,
+    MsiConstraint,
+    MsiIrq,
     MmioAddressConstraint,
     MmioAddressRange,
     PioAddressConstraint,
@@ -24,6 +26,7 @@ from devicehost_server.model.resources import (
 D = TypeVar("D", bound=Hosted[Any])
 
 FREE_BASE = 0x1000
+FREE_MSI = 24
 FREE_IRQ = 5
 
 
@@ -35,6 +38,8 @@ def satisfy(constraint: ResourceConstraint) -> Resource:
         return kind[type(constraint)](base, constraint.size)
     if isinstance(constraint, LegacyIrqConstraint):
         return LegacyIrq(FREE_IRQ if constraint.irq is None else constraint.irq)
+    if isinstance(constraint, MsiConstraint):
+        return MsiIrq(constraint.ty, FREE_MSI, constraint.size)
     raise TypeError(f"no device on the bench needs {constraint!r}")
 
 

@@ -132,20 +132,22 @@ def _storage_daemon(environment: Environment, image: Path) -> Iterator[Path]:
         process.wait()
 
 
-def compare(environment: Environment, rounds: int, seconds: float) -> dict[str, Figures]:
-    """Measure all jobs; return the figures of each by its name."""
+def compare(
+    environment: Environment, jobs: Sequence[Job], rounds: int, seconds: float
+) -> dict[str, Figures]:
+    """Measure; return the figures of each job by its name."""
     figures: dict[str, dict[str, list[float]]] = {
-        job.name: {who: [] for who in DISKS} for job in JOBS
+        job.name: {who: [] for who in DISKS} for job in jobs
     }
     with (
         tempfile.TemporaryDirectory() as folder,
         guest_with_three_disks(environment, Path(folder)) as guest,
     ):
         for _ in range(rounds):
-            for job in JOBS:
+            for job in jobs:
                 for who, disk in DISKS.items():
                     figures[job.name][who].append(measure(guest, job, disk, seconds))
-    return {name: dict(each) for name, each in figures.items()}
+    return dict(figures)
 
 
 def ratio(figures: Figures, who: str = OURS) -> float:
@@ -154,13 +156,13 @@ def ratio(figures: Figures, who: str = OURS) -> float:
     return statistics.median(one / own for one, own in pairs)
 
 
-def table(figures: Mapping[str, Figures]) -> str:
+def table(jobs: Sequence[Job], figures: Mapping[str, Figures]) -> str:
     """Return the figures for a reader, in Markdown."""
     lines = [
         f"| in a second | {' | '.join(DISKS)} | {OURS} / {OWN} | wanted |\n",
         f"|---|{'---|' * (len(DISKS) + 2)}\n",
     ]
-    for job in JOBS:
+    for job in jobs:
         medians = (statistics.median(figures[job.name][who]) for who in DISKS)
         shown = (f"{each:,.0f} {job.unit}" for each in medians)
         share = ratio(figures[job.name])
@@ -178,8 +180,8 @@ def main() -> None:
     except NoEnvironment as why:
         sys.exit(f"no QEMU to measure with: {why}")
     rounds, seconds = (1, 1.0) if quick else (5, 3.0)
-    figures = compare(environment, rounds, seconds)
-    sys.stdout.write(table(figures))
+    figures = compare(environment, JOBS, rounds, seconds)
+    sys.stdout.write(table(JOBS, figures))
     report = {
         "qemu": environment.version,
         "kernel": environment.modules.name,

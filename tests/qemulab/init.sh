@@ -2,8 +2,8 @@
 # The guest's only process of its own: it runs what the host sends, and says how that ended.
 #
 # ttyS0 has the kernel's messages, ttyS1 the commands. A command is one line: a token, a space,
-# the command in base64; it ends where something in it fails. What it writes comes back as it is written, then a line of its own with
-# the token and the exit status.
+# a script in base64, which ends at the first command in it that fails. What it writes comes back
+# as it is written, then a line of its own with the token and the exit status.
 
 /bin/busybox mkdir -p /dev /mnt /proc /run /sys /tmp
 /bin/busybox --install -s /bin

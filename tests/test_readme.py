@@ -19,6 +19,7 @@ from devicehost_client import connect
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.server import DeviceServer, ServerConfig
 from devicehost_server.unix_socket import UnixListener
+from pcilab import BUS_MASTER, CAP_MSI, CONFIG, MSI, MSI_ENABLE, Vmm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -114,6 +115,32 @@ def test_the_device_with_a_register_map_works_and_can_be_looked_at(tmp_path: Pat
             assert (
                 str(server.debugger.registers.peek("c", "CONTROL")) == "CONTROL = 0x00000001 (EN=1)"
             )
+    finally:
+        server.stop()
+
+
+def test_the_device_that_sums_up_memory_is_a_pci_function_with_dma_and_msi(
+    tmp_path: Path,
+) -> None:
+    namespace: dict[str, Any] = {}
+    exec(block("python", "class Summer"), namespace)  # noqa: S102 # as a reader would
+    server = DeviceServer(
+        ServerConfig(unix=UnixListener(tmp_path / "sock")), DeviceTypes([namespace["Summer"]])
+    )
+    server.start()
+    try:
+        server.devices.plug("summer", {"pci-socket": str(tmp_path / "summer.sock")})
+        with Vmm(tmp_path / "summer.sock") as vmm:
+            assert vmm.get(CONFIG, 0) == 0x5A5A_1234
+            memory = vmm.share(0x10_0000, 0x1000)
+            memory[:3] = bytes((1, 2, 200))
+            vmm.set_command(BUS_MASTER)
+            [message] = vmm.connect(MSI)
+            vmm.enable_messages(CAP_MSI, MSI_ENABLE)
+            vmm.put(0, 0, 0x10_0000, 8)
+            vmm.put(0, 8, 3)
+            assert message.wait() == 1
+            assert vmm.get(0, 12) == 203
     finally:
         server.stop()
 

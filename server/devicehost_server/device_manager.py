@@ -12,12 +12,9 @@ reverse, and the error says which step it was:
     restore     it gets its state, if it goes on from a snapshot
     register    its ranges are on the bus, all at once, and its socket is served
 
-Unplugging asks the client of a function to leave, takes the device off the bus, waits for
-the accesses in flight, closes it and frees its resources. Start-up configuration,
+Unplugging asks the client of a function to leave, takes the device off the bus, waits until
+nobody is in it any more, closes it and frees its resources. Start-up configuration,
 HotplugService and tests all come this way.
-
-Each change gets the next generation number, and watchers hear of it in that order. A
-caller that read generation G may ask for a change "if it still is G".
 """
 
 from __future__ import annotations
@@ -64,32 +61,7 @@ FaultReporter: TypeAlias = Callable[[str, BaseException], None]
 """Told of a device (by id) that raised while it was being closed."""
 
 
-class _Record:
-    """A device with what it takes to unplug it."""
-
-    def __init__(
-        self,
-        info: DeviceInfo,
-        new: NewDevice,
-        *,
-        owner: str,
-        allocated: DeviceResources,
-        trapped: Sequence[Resource],
-    ) -> None:
-        self.info = info
-        self.new = new
-        self.device = new.device
-        self.hosted = new.hosted
-        self.function = new.function
-        self.socket = new.socket
-        self.owner = owner
-        self.allocated = allocated
-        self.trapped = trapped
-        self.removed: list[Trap] = []  # set when it is off the bus
-        self.unplugging = threading.Lock()
-
-
-class DeviceManager:
+class DeviceManager(PluggedDevices):
     """The devices of one VM. Safe to use from any thread, a device's own included.
 
     Args:
@@ -121,6 +93,7 @@ class DeviceManager:
         doors: Doors | None = None,
         functions: Functions | None = None,
     ) -> None:
+        super().__init__()
         self.types = types
         self.doors = doors or Doors()
         self.foretell: Callable[[DeviceInfo], None] = lambda _: None
@@ -131,65 +104,7 @@ class DeviceManager:
         self._clock = clock
         self._on_fault = on_fault
         self._functions = functions
-        self._lock = threading.Lock()
-        self._generation = 0
-        self._records: dict[str, _Record | None] = {}  # None: the id is being plugged
-        self._listeners: list[DeviceListener] = []
         self._closed = False
-
-    # What there is.
-
-    @property
-    def generation(self) -> int:
-        """The number of the last change; 0 before the first."""
-        return self._generation
-
-    def devices(self) -> tuple[int, list[DeviceInfo]]:
-        """Return the generation, and all devices of that moment by id."""
-        with self._lock:
-            return self._generation, self._infos()
-
-    def get(self, device_id: str) -> DeviceInfo:
-        """Return one device.
-
-        Raises:
-            NoSuchDevice: there is none of this id.
-        """
-        with self._lock:
-            return self._find(device_id).info
-
-    def device(self, device_id: str) -> DeviceIo:
-        """Return the device itself, for code that lives in the same process.
-
-        Raises:
-            NoSuchDevice: there is none of this id.
-        """
-        with self._lock:
-            return self._find(device_id).device
-
-    def function(self, device_id: str) -> PciFunction | None:
-        """Return a device as a PCI function; None if it is on the bus.
-
-        Raises:
-            NoSuchDevice: there is none of this id.
-        """
-        with self._lock:
-            return self._find(device_id).function
-
-    def subscribe(self, listener: DeviceListener) -> tuple[int, list[DeviceInfo]]:
-        """Tell `listener` each change from now on.
-
-        Returns:
-            The generation, and all devices of this moment by id; the first event follows.
-        """
-        with self._lock:
-            self._listeners.append(listener)
-            return self._generation, self._infos()
-
-    def unsubscribe(self, listener: DeviceListener) -> None:
-        """Tell `listener` nothing more."""
-        with self._lock:
-            self._listeners.remove(listener)
 
     # Changes.
 
@@ -253,9 +168,7 @@ class DeviceManager:
                 info = DeviceInfo(device_id, type_name, plugged, config, resources, generation)
                 self.foretell(info)
                 self._register(new, trapped)
-                self._records[device_id] = _Record(
-                    info, new, owner=owner, allocated=allocated, trapped=trapped
-                )
+                self._records[device_id] = Record(info, new, owner, allocated, trapped)
                 self._announce(info)
             undo.pop_all()
         return info
@@ -317,7 +230,7 @@ class DeviceManager:
             except NoSuchDevice:
                 pass  # somebody was faster
             except DeviceHostError as error:
-                self._on_fault(record.info.id, error)
+                self._on_fault(record.id, error)
 
     # Steps, forwards and backwards.
 
@@ -333,7 +246,7 @@ class DeviceManager:
 
     def _unplug(
         self,
-        record: _Record,
+        record: Record,
         *,
         timeout_s: float | None = None,
         retire: bool = False,
@@ -342,7 +255,7 @@ class DeviceManager:
         """Unplug, from outside of the device; return the generation after it."""
         with record.unplugging:
             with self._lock:
-                self._find(record.info.id)  # whoever was first may have ended it
+                self._find(record.id)  # whoever was first may have ended it
             if record.socket is not None and retire:
                 record.socket.retire(self._io.drain_timeout_s)
             self._take_off_bus(record)
@@ -351,7 +264,7 @@ class DeviceManager:
                 self._save(record, keep)
             return self._end(record)
 
-    def _save(self, record: _Record, keep: Callable[[SavedDevice], None]) -> None:
+    def _save(self, record: Record, keep: Callable[[SavedDevice], None]) -> None:
         """Save a device that nobody accesses any more."""
         info, new = record.info, record.new
         try:
@@ -384,7 +297,7 @@ class DeviceManager:
         with self._lock:
             del self._records[device_id]
 
-    def _take_off_bus(self, record: _Record) -> None:
+    def _take_off_bus(self, record: Record) -> None:
         """Unregister its ranges, unless that was done; wait for nobody."""
         with self._lock:
             if record.info.state is not DeviceState.PLUGGED:
@@ -401,7 +314,7 @@ class DeviceManager:
             record.removed = tx.removed
             self._announce(record.info)
 
-    def _finish_elsewhere(self, record: _Record) -> None:
+    def _finish_elsewhere(self, record: Record) -> None:
         """End the device when the access that this thread is in has ended."""
 
         def finish() -> None:
@@ -412,21 +325,21 @@ class DeviceManager:
                 except NoSuchDevice:
                     pass  # somebody was faster
                 except DeviceHostError as error:
-                    self._on_fault(record.info.id, error)
+                    self._on_fault(record.id, error)
 
-        threading.Thread(target=finish, name=f"unplug {record.info.id}").start()
+        threading.Thread(target=finish, name=f"unplug {record.id}").start()
 
-    def _end(self, record: _Record) -> int:
+    def _end(self, record: Record) -> int:
         """Close a device that nobody uses any more, and free what it had."""
         with self._lock:
-            self._find(record.info.id)
+            self._find(record.id)
         if record.socket is not None:
             record.socket.close()
-        self._close_device(record.info.id, record.hosted)
+        self._close_device(record.id, record.hosted)
         self._resources.release(record.allocated, record.owner)
         with self._lock:
-            del self._records[record.info.id]
-            self._io.forget_counts(record.info.id)
+            del self._records[record.id]
+            self._io.forget_counts(record.id)
             record.info = replace(record.info, state=DeviceState.UNPLUGGED)
             self._announce(record.info)
             return self._generation
@@ -441,30 +354,6 @@ class DeviceManager:
 
     # Under the lock.
 
-    def _infos(self) -> list[DeviceInfo]:
-        records = (self._records[device_id] for device_id in sorted(self._records))
-        return [record.info for record in records if record is not None]
-
-    def _find(self, device_id: str) -> _Record:
-        record = self._records.get(device_id)
-        if record is None:
-            raise NoSuchDevice(f"there is no device {device_id!r}", device=device_id)
-        return record
-
     def _require_open(self) -> None:
         if self._closed:
             raise Draining("the server is stopping and takes no new devices")
-
-    def _require(self, generation: int | None) -> None:
-        if generation is not None and generation != self._generation:
-            raise GenerationMismatch(
-                f"the devices are at generation {self._generation}, not {generation}",
-                generation=self._generation,
-                expected=generation,
-            )
-
-    def _announce(self, info: DeviceInfo) -> None:
-        self._generation += 1
-        event = DeviceEvent(self._generation, info)
-        for listener in self._listeners:
-            listener(event)

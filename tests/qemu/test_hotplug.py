@@ -1,7 +1,7 @@
 """Functions that come and go while the guest runs.
 
 QEMU 11.1 takes away a region of MSI-X twice when a vfio-user function goes, and aborts. So what
-is taken away here has INTx.
+is taken away here has INTx, by itself or by `pci-msix=off`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BOUND = "/sys/bus/pci/drivers/serial/0000:01:00.0"
 TTY = f"{BOUND}/0000:*/0000:*/tty/ttyS*"
 
 
-def test_a_function_is_plugged_and_unplugged_twenty_times(
+def test_a_serial_card_is_plugged_and_unplugged_twenty_times(
     machine: Machine, server: Server, tmp_path: Path
 ) -> None:
     guest = machine.guest
@@ -38,6 +38,27 @@ def test_a_function_is_plugged_and_unplugged_twenty_times(
             line.expect(f"round {number}.")
             machine.qmp.device_del("card")
             guest.run(f"! test -e {BOUND}")
+
+
+def test_a_disk_is_plugged_and_unplugged_twenty_times(
+    machine: Machine, server: Server, tmp_path: Path
+) -> None:
+    guest = machine.guest
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    device = {**server.plug("virtio-blk", "disk0", file=disk, pci_msix="off"), "bus": "port0"}
+    for number in range(ROUNDS):
+        machine.qmp.device_add(device)
+        guest.wait_until("test -e /sys/bus/pci/devices/0000:01:00.0/virtio*/block/vda")
+        guest.run(
+            f"""
+            echo "round {number}" | dd of=/dev/vda bs=512 seek={number} conv=sync,fsync 2> /dev/null
+            """
+        )
+        machine.qmp.device_del("disk0")
+        guest.run("! test -e /sys/block/vda")
+    rounds = [f"round {number}\n".encode().ljust(512, b"\0") for number in range(ROUNDS)]
+    assert disk.read_bytes().startswith(b"".join(rounds))
 
 
 def test_a_function_that_the_server_takes_away_can_still_be_unplugged(

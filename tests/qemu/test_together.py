@@ -33,7 +33,7 @@ def test_functions_of_two_servers_work_at_once(house: House) -> None:
         assert is_written(disk, name, 200)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_functions_of_a_server_outlive_another_server(
     own_house: House, ending: signal.Signals
 ) -> None:

@@ -77,7 +77,8 @@ def measure(guest: Guest, job: Job, disk: str, seconds: float) -> float:
     """Run fio once in the guest; return MiB or requests in a second."""
     said = guest.run(
         f"fio --name=job --filename=/dev/{disk} --direct=1 --ioengine=psync {job.arguments}"
-        f" --size={IMAGE_SIZE} --time_based --runtime={seconds:g} --thread --output-format=json",
+        f" --size={IMAGE_SIZE} --time_based --runtime={1000 * seconds:.0f}ms"
+        " --thread --output-format=json",
         60 + 10 * seconds,
     )
     done = json.loads(said[said.index("{") :])["jobs"][0]

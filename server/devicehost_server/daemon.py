@@ -6,7 +6,7 @@ it takes no new work, finishes what is in flight, unplugs its devices, and remov
 sockets. A second signal ends it at once.
 
 Exit status: 0 after a clean end, 1 if it could not start, if a device hung at the end or
-if its state could not be kept, 2 for wrong usage.
+if what it holds could not be kept, 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from typing import Any, NoReturn
 import structlog
 
 from devicehost_server import VERSION, logs
-from devicehost_server.allocation import ResourceManager
 from devicehost_server.config import SETTINGS, DaemonConfig, load
+from devicehost_server.config_check import check_devices
 from devicehost_server.device_info import SavedDevice
-from devicehost_server.device_spec import naming
+from devicehost_server.devices import placement
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.features import FEATURES
 from devicehost_server.listeners import ListenError
-from devicehost_server.model.errors import BadConfig, BadState, DeviceExists
-from devicehost_server.model.names import check_name
-from devicehost_server.new_device import NewDevice
+from devicehost_server.model.errors import BadState
 from devicehost_server.notify import notify
 from devicehost_server.server import DeviceServer
 from devicehost_server.settings import ConfigError
@@ -92,13 +90,21 @@ signals:
 
 exit status:
   0   a clean end
-  1   it could not start, a device hung at the end, or the state file could not be written;
-      the reason is on stderr
+  1   it could not start, a device hung at the end, or what a device holds could not be
+      kept in the state file; the reason is on stderr
   2   wrong usage
+
+PCI functions:
+  Any type of device can be one, on a socket of its own, where QEMU (-device vfio-user-pci)
+  or another vfio-user client attaches. These keys say so, beside those of its type:
+
+{placement}
 
 examples:
   devicehostd --socket-path /run/vm1/devices.sock \\
       --device uart16550,id=com1,chardev=stdio --device mc146818
+  devicehostd --socket-path /run/vm1/devices.sock \\
+      --device virtio-blk,id=disk0,file=disk.img,pci-socket=/run/vm1/disk0.sock
   devicehostd --config /etc/devicehost/vm1.toml --check-config
   devicehostd --tcp 0.0.0.0:7700 --tls-cert server.pem --tls-key server.key \\
       --tls-client-ca clients.pem --tls-allow vmm1
@@ -110,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="devicehostd",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(placement=_placement_help()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -121,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="TYPE,key=value,...",
-        help="plug a device; id=NAME names it, a comma in a value is written twice",
+        help="plug a device; id=NAME names it, pci-socket=PATH makes it a PCI function, a comma in"
+        " a value is written twice",
     )
     result.add_argument(
         "--check-config", action="store_true", help="check all settings and devices, and exit"
@@ -143,6 +150,11 @@ def parser() -> argparse.ArgumentParser:
                 f"--{setting.name}", action="store_const", const="true", help=setting.help
             )
     return result
+
+
+def _placement_help() -> str:
+    """The keys that make a device a PCI function, a line for each."""
+    return "\n".join(f"      {each.name:<25}{each.help}" for each in placement.options())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,35 +190,6 @@ def capabilities() -> dict[str, Any]:
         "features": list(FEATURES),
         "device-types": DeviceTypes().names(),
     }
-
-
-def check_devices(config: DaemonConfig) -> None:
-    """Make every device, find what it needs, and throw it away.
-
-    Raises:
-        ConfigError: a device can't be made, or not beside those before it.
-    """
-    types, resources = DeviceTypes(), ResourceManager(config.server.pools)
-    ids: set[str] = set()
-    sockets: dict[Path, str] = {}
-    for number, spec in enumerate(config.devices):
-        with naming(spec.where):
-            if spec.id:
-                check_name("device id", spec.id)
-            if spec.id in ids:
-                raise DeviceExists(f"there is a device {spec.id!r} already", device=spec.id)
-            ids |= {spec.id} - {""}
-            name = spec.id or f"number {number}"
-            new = NewDevice.make(types, name, spec.type, spec.config)
-            resources.allocate(new.constraints(), name)
-            if new.placement is not None:
-                path = new.placement.socket.absolute()
-                if path in sockets:
-                    raise BadConfig(
-                        f"'pci-socket': socket {path} is that of device {sockets[path]!r}",
-                        field="pci-socket",
-                    )
-                sockets[path] = name
 
 
 def serve(config: DaemonConfig) -> int:
@@ -325,17 +308,16 @@ def _stop(server: DeviceServer, starting: _Start, config: DaemonConfig) -> int:
     timer.daemon = True
     timer.start()
     if config.state_file is None or not starting.abandon():
-        server.stop()
-        return 0
+        return 1 if server.stop() else 0
     kept: list[SavedDevice] = []
-    server.stop(kept.append)
+    failed = server.stop(kept.append)
     try:
         StateFile(config.state_file).write(kept[::-1])  # the first plugged was the last unplugged
     except (OSError, BadState) as error:
         _log.error("state_not_kept", file=str(config.state_file), error=str(error))
         return 1
-    _log.info("state_kept", file=str(config.state_file), devices=len(kept))
-    return 0
+    _log.info("state_kept", file=str(config.state_file), devices=len(kept), not_kept=failed)
+    return 1 if failed else 0
 
 
 def _fail(message: str) -> NoReturn:

@@ -27,35 +27,28 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from devicehost_server.allocation import ResourceManager, pinned
-from devicehost_server.device_info import (
-    DeviceEvent,
-    DeviceInfo,
-    DeviceListener,
-    DeviceState,
-    SavedDevice,
-)
+from devicehost_server.device_info import DeviceInfo, DeviceState, SavedDevice
 from devicehost_server.devices.base import Hosted
 from devicehost_server.devices.doors import Doors
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.functions import Functions
-from devicehost_server.model.address_map import Trap
 from devicehost_server.model.clock import Clock
-from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo
+from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIoMut
 from devicehost_server.model.errors import (
+    DeviceBusy,
     DeviceExists,
     DeviceFault,
     DeviceHostError,
     Draining,
-    GenerationMismatch,
     NoSuchDevice,
 )
 from devicehost_server.model.guest_memory import GuestMemory
 from devicehost_server.model.interrupts import InterruptController
 from devicehost_server.model.io_manager import IoManager
 from devicehost_server.model.names import check_name
-from devicehost_server.model.resources import DeviceResources, Resource
+from devicehost_server.model.resources import Resource
 from devicehost_server.new_device import NewDevice, step
-from devicehost_server.pci.function import PciFunction
+from devicehost_server.plugged import PluggedDevices, Record
 
 FaultReporter: TypeAlias = Callable[[str, BaseException], None]
 """Told of a device (by id) that raised while it was being closed."""
@@ -174,11 +167,11 @@ class DeviceManager(PluggedDevices):
         return info
 
     def unplug(self, device_id: str, *, expected_generation: int | None = None) -> int:
-        """Take a device off the bus, and end it once no access is in flight on it.
+        """Take a device off the bus, and end it once nobody is in it: no access, no reset.
 
         If it is a PCI function, its client is asked to leave before that, and has as long as
         accesses in flight have. One that is still attached then is cut off, and so is one
-        that can't be asked.
+        that can't be asked, at once: QEMU is one, where `device_del` comes first.
 
         Called from inside an access of that very device, it returns at once, and the
         device ends after the access; its client isn't asked.
@@ -189,8 +182,8 @@ class DeviceManager(PluggedDevices):
         Raises:
             NoSuchDevice: there is none of this id.
             GenerationMismatch: the generation isn't the expected one.
-            DeviceBusy: an access in flight doesn't end. The device is off the bus; calling
-                again waits again.
+            DeviceBusy: somebody is in the device, and doesn't leave. It is off the bus;
+                calling again waits again.
         """
         with self._lock:
             self._require(expected_generation)
@@ -207,7 +200,7 @@ class DeviceManager(PluggedDevices):
             return self._generation
         return self._unplug(record, retire=True)
 
-    def close(self, keep: Callable[[SavedDevice], None] | None = None) -> None:
+    def close(self, keep: Callable[[SavedDevice], None] | None = None) -> list[str]:
         """Unplug everything, the last plugged first, and plug nothing more.
 
         All are off the bus at once, and together they have the time of one for accesses
@@ -215,6 +208,9 @@ class DeviceManager(PluggedDevices):
 
         Args:
             keep: given each device as it was at its end, to go on elsewhere.
+
+        Returns:
+            The devices that didn't end, or couldn't be saved, by id.
         """
         with self._lock:
             self._closed = True
@@ -223,14 +219,16 @@ class DeviceManager(PluggedDevices):
         for record in records:
             self._take_off_bus(record)
         deadline = time.monotonic() + self._io.drain_timeout_s
+        failed = []
         for record in records:
             try:
-                timeout_s = max(0.0, deadline - time.monotonic())
-                self._unplug(record, timeout_s=timeout_s, keep=keep)
+                self._unplug(record, deadline=deadline, keep=keep)
             except NoSuchDevice:
                 pass  # somebody was faster
             except DeviceHostError as error:
                 self._on_fault(record.id, error)
+                failed.append(record.id)
+        return failed
 
     # Steps, forwards and backwards.
 
@@ -248,7 +246,7 @@ class DeviceManager(PluggedDevices):
         self,
         record: Record,
         *,
-        timeout_s: float | None = None,
+        deadline: float | None = None,
         retire: bool = False,
         keep: Callable[[SavedDevice], None] | None = None,
     ) -> int:
@@ -259,21 +257,24 @@ class DeviceManager(PluggedDevices):
             if record.socket is not None and retire:
                 record.socket.retire(self._io.drain_timeout_s)
             self._take_off_bus(record)
-            self._io.wait_until_idle(record.removed, timeout_s=timeout_s)
-            if keep is not None:
-                self._save(record, keep)
-            return self._end(record)
+            self._wait_until_nobody_is_in(record, deadline)
+            if keep is None:
+                return self._end(record)
+            try:
+                keep(self._save(record))
+            finally:
+                generation = self._end(record)
+            return generation
 
-    def _save(self, record: Record, keep: Callable[[SavedDevice], None]) -> None:
+    def _save(self, record: Record) -> SavedDevice:
         """Save a device that nobody accesses any more."""
         info, new = record.info, record.new
         try:
             new.hosted.freeze()
             state, function = new.save()
         except DEVICE_EXCEPTIONS as error:
-            self._on_fault(info.id, DeviceFault(info.id, "while its state was saved", error))
-        else:
-            keep(SavedDevice(info.id, info.type, info.config, info.resources, state, function))
+            raise DeviceFault(info.id, "while its state was saved", error) from error
+        return SavedDevice(info.id, info.type, info.config, info.resources, state, function)
 
     def _reserve(self, type_name: str, device_id: str, expected_generation: int | None) -> str:
         """Take an id for a device that is to be plugged."""
@@ -314,13 +315,34 @@ class DeviceManager(PluggedDevices):
             record.removed = tx.removed
             self._announce(record.info)
 
+    def _wait_until_nobody_is_in(self, record: Record, deadline: float | None = None) -> None:
+        """Wait for all that is made in a device that is off the bus: accesses, a reset, a look.
+
+        Raises:
+            DeviceBusy: it takes longer than accesses in flight have, or than `deadline`.
+        """
+        if record.socket is not None:
+            record.socket.drain()
+        if deadline is None:
+            deadline = time.monotonic() + self._io.drain_timeout_s
+        self._io.wait_until_idle(record.removed, timeout_s=_left_s(deadline))
+        # A reset, a timer or somebody who debugs has the device's lock, and no trap.
+        if isinstance(device := record.device, DeviceIoMut):
+            if not device.lock.acquire(timeout=_left_s(deadline)):
+                raise DeviceBusy(
+                    f"device {record.id!r} is off the bus, but somebody is still in it:"
+                    " a reset, or one who debugs",
+                    device=record.id,
+                )
+            device.lock.release()
+
     def _finish_elsewhere(self, record: Record) -> None:
         """End the device when the access that this thread is in has ended."""
 
         def finish() -> None:
             with record.unplugging:
                 try:
-                    self._io.wait_until_idle(record.removed)
+                    self._wait_until_nobody_is_in(record)
                     self._end(record)
                 except NoSuchDevice:
                     pass  # somebody was faster
@@ -357,3 +379,7 @@ class DeviceManager(PluggedDevices):
     def _require_open(self) -> None:
         if self._closed:
             raise Draining("the server is stopping and takes no new devices")
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

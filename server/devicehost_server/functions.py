@@ -27,6 +27,9 @@ class FunctionSocket(Protocol):
             timeout_s: how long to wait at most, in seconds.
         """
 
+    def drain(self) -> None:
+        """Refuse clients, and their accesses and resets; what is being made goes on."""
+
     def close(self) -> None:
         """Let go of the client that is still attached, and remove the socket; once is enough."""
 

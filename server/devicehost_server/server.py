@@ -170,6 +170,7 @@ class DeviceServer:
             mode=listener.mode,
             group=listener.group,
             spin_s=config.spin_s,
+            reset_timeout_s=config.access_timeout_s,
         )
         self.devices = DeviceManager(
             types=types or DeviceTypes(),
@@ -253,11 +254,14 @@ class DeviceServer:
             self._local.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def stop(self, keep: Callable[[SavedDevice], None] | None = None) -> None:
+    def stop(self, keep: Callable[[SavedDevice], None] | None = None) -> list[str]:
         """Take no new work, finish what is in flight, unplug everything, and close.
 
         Args:
             keep: given each device as it was at its end, the last plugged first.
+
+        Returns:
+            The devices that didn't end, or couldn't be saved, by id.
         """
         _log.info("draining")
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -269,7 +273,7 @@ class DeviceServer:
         self._feeds.drain()
         try:
             # Unplugging waits for accesses in flight; streams that are idle are then cut.
-            self.devices.close(keep)
+            failed = self.devices.close(keep)
             if self._local is not None:
                 self._local.close()
             self._grpc.stop(grace=0.1).wait()
@@ -277,6 +281,7 @@ class DeviceServer:
         finally:
             self.close_sockets()
         _log.info("stopped")
+        return failed
 
     def close_sockets(self) -> None:
         """Remove the sockets, whatever else is still going on."""

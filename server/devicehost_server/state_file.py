@@ -95,10 +95,20 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
+            _sync(self._path.parent)
         except BaseException:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def plug_all(

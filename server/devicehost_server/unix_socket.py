@@ -47,6 +47,18 @@ class UnixListener:
     group: str = ""
 
 
+def check_path(path: Path) -> None:
+    """Check that a path can be that of a socket, without a look at what is there.
+
+    Raises:
+        ListenError: it can't.
+    """
+    if not path.name:
+        raise ListenError(f"socket path {str(path)!r} doesn't name a file")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise ListenError(f"socket path {path} is longer than {UNIX_PATH_MAX} bytes")
+
+
 class SocketPath:
     """The path of a Unix socket that is listened on, ours until `close`.
 
@@ -63,11 +75,8 @@ class SocketPath:
     """
 
     def __init__(self, listener: UnixListener, bind: Callable[[], object]) -> None:
-        self.path = listener.path
-        if not self.path.name:
-            raise ListenError(f"socket path {str(self.path)!r} doesn't name a file")
-        if len(os.fsencode(self.path)) > UNIX_PATH_MAX:
-            raise ListenError(f"socket path {self.path} is longer than {UNIX_PATH_MAX} bytes")
+        check_path(listener.path)
+        self.path = listener.path.absolute()  # a VMM that we are in may change its folder
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._lock_fd: int | None = self._take_lock()
         self._is_ours = False
@@ -101,8 +110,9 @@ class SocketPath:
             except BlockingIOError:
                 holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
                 os.close(fd)
+                other = "this" if holder == str(os.getpid()) else "another"
                 raise ListenError(
-                    f"socket {self.path} is in use by another devicehostd (pid {holder})"
+                    f"socket {self.path} is in use by {other} devicehostd (pid {holder})"
                 ) from None
             except OSError as error:  # a file system without locks
                 os.close(fd)

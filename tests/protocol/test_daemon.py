@@ -76,7 +76,7 @@ def test_the_capabilities_are_json_and_nothing_else() -> None:
     capabilities = json.loads(ended.stdout)
     assert capabilities["type"] == "devicehost"
     assert capabilities["version"] == version("devicehost")
-    assert {"string-pio", "local-socket"} <= set(capabilities["features"])
+    assert {"string-pio", "local-socket", "pci-functions"} <= set(capabilities["features"])
     assert {"scratch", "uart16550"} <= set(capabilities["device-types"])
 
 
@@ -90,6 +90,7 @@ def test_the_version_and_the_help_are_printed() -> None:
         "--tls-allow",
         "--check-config",
         "NOTIFY_SOCKET",
+        "pci-subsystem-vendor-id",
         "exit status",
     ):
         assert flag in shown

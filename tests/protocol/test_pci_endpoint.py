@@ -295,6 +295,14 @@ def test_a_reset_is_one_of_the_function_and_of_the_device(vmm: Vmm) -> None:
     ram.close()
 
 
+def test_a_reset_interrupts_nobody(vmm: Vmm) -> None:
+    [eventfd] = vmm.connect(INTX)
+    vmm.set_command(INTX_DISABLE)
+    vmm.put(MMIO_BAR, LEVEL, 1, 1)
+    vmm.reset()
+    assert not eventfd.is_signalled(), "the device was reset before INTx was enabled"
+
+
 def test_a_reset_waits_for_who_else_is_in_the_device(device: Messenger, vmm: Vmm) -> None:
     vmm.put(MMIO_BAR, 0x40, 7)
     with device.lock:

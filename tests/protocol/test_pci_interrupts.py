@@ -99,6 +99,14 @@ def test_a_device_without_interrupts_has_none(there: Functions) -> None:
 # INTx.
 
 
+def test_to_disconnect_interrupts_that_are_not_there_does_nothing(there: Functions) -> None:
+    there.plug("register", "plain")
+    with there.vmm("plain") as vmm:
+        for index in (INTX, MSI, MSIX):
+            assert vmm.irq(index).count == 0
+            vmm.disable(index)
+
+
 def test_intx_is_masked_by_its_signal_until_the_client_unmasks_it(vmm: Vmm) -> None:
     [eventfd] = vmm.connect(INTX)
     assert_intx(vmm, asserted=True)

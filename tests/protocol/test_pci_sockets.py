@@ -23,13 +23,14 @@ from debugwire import DebugWire
 from devicehost.recording import Recording
 from devicehost.recording.events import Woken
 from devicehost.v1 import io_service_pb2 as io_pb
-from devicehost.vfio_user import DeviceReset, Failed, RegionRead, RegionWrite
+from devicehost.vfio_user import DeviceReset, Failed, RegionRead, RegionWrite, Reply
 from devicehost_server.device_info import DeviceState
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.endpoints.pci_sockets import PciSockets
 from devicehost_server.model.errors import (
     BadConfig,
     BadConstraint,
+    DeviceBusy,
     DeviceFault,
     DeviceHostError,
     NoSuchDevice,
@@ -39,6 +40,7 @@ from devicehost_server.replay import Replayer
 from devicehost_server.unix_socket import UNIX_PATH_MAX, UnixListener
 from pcilab import (
     BUS_MASTER,
+    COMMAND,
     CONFIG,
     INTX,
     LEVEL,
@@ -51,6 +53,7 @@ from pcilab import (
 )
 
 CONNECTS = 1000
+QEMU_WAITS_S = 5.0
 DRAIN_S = 2.0
 
 
@@ -114,11 +117,36 @@ def test_two_devices_do_not_share_a_socket(there: Functions) -> None:
     there.vmm().close()
 
 
+def test_one_socket_under_two_names_is_still_one(
+    tmp_path: Path, there: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there.plug("scratch")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in ("f.sock", "./link/f.sock"):
+        with pytest.raises(BadConfig, match="is that of device 'f'"):
+            there.lab.server.devices.plug("scratch", {"pci-socket": path})
+    with pytest.raises(BadConfig, match="is in use by this devicehostd"):
+        there.lab.server.devices.plug("scratch", {"pci-socket": "host.sock"})
+
+
+def test_a_relative_path_is_one_of_the_folder_that_the_server_was_in(
+    tmp_path: Path, there: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    devices = there.lab.server.devices
+    devices.plug("scratch", {"pci-socket": "f.sock"}, device_id="f")
+    there.vmm().close()
+    monkeypatch.chdir("/")
+    devices.unplug("f")
+    assert not there.path().exists()
+
+
 def test_a_socket_that_another_server_has_is_not_taken(tmp_path: Path, there: Functions) -> None:
     there.plug("scratch")
     other = tmp_path / "other"
     other.mkdir()
-    with functions(other) as second, pytest.raises(BadConfig, match="is in use by another"):
+    with functions(other) as second, pytest.raises(BadConfig, match="is in use by this"):
         second.lab.server.devices.plug("scratch", {"pci-socket": str(there.path())})
     there.vmm().close()
 
@@ -352,6 +380,31 @@ def test_an_access_in_flight_is_waited_for_and_then_answered(there: Functions) -
 # The server stops.
 
 
+def test_a_reset_is_waited_for_and_then_answered(there: Functions) -> None:
+    device = there.messenger()
+    entered, release = threading.Event(), threading.Event()
+
+    def reset() -> None:
+        with device.lock:
+            entered.set()
+            release.wait(WAIT_S)
+
+    device.reset = reset  # type: ignore[method-assign] # one that hangs
+    devices = there.lab.server.devices
+    with there.vmm() as vmm:
+        vmm.send(DeviceReset())
+        assert entered.wait(WAIT_S)
+        with pytest.raises(DeviceBusy, match="'f' is off the bus, but somebody is still in it"):
+            devices.unplug("f")
+        assert devices.get("f").state is DeviceState.UNPLUGGING
+        release.set()
+        [done] = vmm.receive()
+        assert isinstance(done, Reply)
+        assert vmm.refused(DeviceReset()) == ESHUTDOWN, "it is on its way out"
+        devices.unplug("f")
+    assert not there.path().exists()
+
+
 def test_a_client_is_let_go_when_the_server_stops(tmp_path: Path) -> None:
     fds = open_fds()
     with functions(tmp_path) as there:
@@ -442,6 +495,29 @@ def test_the_configuration_is_checked_without_a_socket(tmp_path: Path) -> None:
     assert "'pci-vendor-id'" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/run/" + "x" * UNIX_PATH_MAX, f"is longer than {UNIX_PATH_MAX} bytes"),
+        ("/nowhere/a.sock", "socket /nowhere/a.sock: can't write to folder /nowhere"),
+        ("/", "doesn't name a file"),
+        ("host.sock", "is one of the server's own"),
+        ("host.sock.vfio-user", "is one of the server's own"),
+    ],
+    ids=["too long", "missing folder", "no name", "API", "local"],
+)
+def test_where_a_function_can_not_listen_is_found_by_a_check(
+    tmp_path: Path, path: str, why: str
+) -> None:
+    device = f"scratch,pci-socket={tmp_path / path}"
+    ended = run_daemon(
+        "--check-config", "--socket-path", tmp_path / "host.sock", "--device", device
+    )
+    assert ended.returncode == 1
+    assert f"--device '{device}': 'pci-socket': socket" in ended.stderr
+    assert why in ended.stderr
+
+
 # What is to be seen.
 
 
@@ -518,7 +594,11 @@ def test_a_reset_waits_no_longer_for_a_device_than_an_access_does(there: Functio
     holding.start()
     assert held.wait(WAIT_S)
     with there.vmm() as vmm:
+        vmm.set_command(BUS_MASTER)
+        started_s = time.monotonic()
         assert vmm.refused(DeviceReset()) == ETIMEDOUT
+        assert time.monotonic() - started_s < QEMU_WAITS_S
+        assert vmm.get(CONFIG, COMMAND, 2) == BUS_MASTER, "neither is reset"
         done.set()
         holding.join(WAIT_S)
         vmm.reset()

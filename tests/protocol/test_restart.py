@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from daemonlab import daemon, run_daemon
+from daemonlab import daemon, run_daemon, wait_until
+from devicehost.vfio_user import RegionRead
+from pcilab import BAR0, BUS_MASTER, COMMAND, CONFIG, INTX, Vmm
 
 BASE = 0xD000_0000
 SCRATCH = f"scratch,id=ram,base={BASE:#x}"
+IRQ_OFFSET = 255
+"""The register of a scratch that interrupts: its last byte."""
 UART = "uart16550,id=com1,chardev=null"
 
 
@@ -133,3 +137,35 @@ def test_a_state_that_cannot_be_kept_is_told_by_the_exit_status(
     with daemon(tmp_path, *flags, status=1) as running:
         shutil.rmtree(state.parent)
     assert running.event("state_not_kept")["file"] == str(state)
+
+
+def test_a_device_that_hangs_is_told_by_the_exit_status_and_the_others_are_kept(
+    tmp_path: Path, state: Path
+) -> None:
+    function = tmp_path / "f.sock"
+    slow = f"scratch,id=slow,delay_offset=16,delay_ms=20000,pci-socket={function}"
+    flags = ("--state-file", str(state), "--drain-timeout", "0.2", "--device", SCRATCH)
+    with daemon(tmp_path, *flags, "--device", slow, status=None) as running, Vmm(function) as vmm:
+        hotplug = running.host().hotplug
+        vmm.send(RegionRead(0, 16, 4))
+        wait_until(lambda: hotplug.get("slow").accesses.reads == 1)
+        assert running.terminate() == 1
+    assert running.event("state_kept")["not_kept"] == ["slow"]
+    assert set(kept(state)) == {"ram"}
+
+
+def test_a_client_attaches_again_to_a_function_that_goes_on(tmp_path: Path, state: Path) -> None:
+    function = tmp_path / "f.sock"
+    flags = ("--state-file", str(state), "--device", f"scratch,id=f,irq=5,pci-socket={function}")
+    with daemon(tmp_path, *flags, status=None) as running, Vmm(function) as vmm:
+        vmm.put(0, 0, 0xC0FFEE)
+        vmm.put(CONFIG, BAR0, 0xFEB0_0000)
+        vmm.set_command(BUS_MASTER)
+        vmm.put(0, IRQ_OFFSET, 1, 1)
+        assert running.terminate() == 0
+    with daemon(tmp_path, *flags), Vmm(function) as vmm:
+        assert vmm.get(0, 0) == 0xC0FFEE
+        assert vmm.get(CONFIG, BAR0) == 0xFEB0_0000
+        assert vmm.get(CONFIG, COMMAND, 2) == BUS_MASTER
+        [interrupt] = vmm.connect(INTX)
+        assert interrupt.wait() == 1

@@ -1,7 +1,7 @@
 """Who may import whom: the layers, read from the source of every module.
 
     daemon and the rest of the top → services, endpoints → debug, replay → device_manager
-        → new_device → functions → allocation, devices, pci → model
+        → plugged → new_device → functions → allocation, devices, pci → model
 
 A room imports itself and the layers below, never a room beside it. The client and the
 server don't know each other; both know `devicehost`, what goes over the wire.
@@ -36,11 +36,12 @@ LAYERS = {
     "resource_json": 1,
     "functions": 2,
     "new_device": 3,
-    "device_manager": 4,
-    "debug": 5,
-    "replay": 5,
-    "services": 6,
-    "endpoints": 6,
+    "plugged": 4,
+    "device_manager": 5,
+    "debug": 6,
+    "replay": 6,
+    "services": 7,
+    "endpoints": 7,
 }
 TOP = max(LAYERS.values()) + 1
 
@@ -55,9 +56,10 @@ OTHERS = {
     "device_info": set[str](),
     "functions": set[str](),
     "new_device": set[str](),
+    "plugged": set[str](),
     "features": set[str](),
     "unix_socket": set[str](),
-    "device_manager": {"structlog"},
+    "device_manager": set[str](),
     "debug": {"structlog"},
     "replay": set[str](),
     "resource_json": set[str](),

@@ -85,8 +85,8 @@ class HotplugServiceServicer:
         INTERNAL             DEVICE_FAULT: the device raised
         UNAVAILABLE          DRAINING
 
-        The metadata has the step that failed: create, constrain, allocate, assign, start,
-        register.
+        The metadata has the step that failed: create, constrain, allocate, listen, assign,
+        start, register.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,12 +95,16 @@ class HotplugServiceServicer:
     def UnplugDevice(self, request, context):
         """Takes a device off the bus, waits for accesses in flight, and frees what it had.
 
+        If the device is a PCI function, its client is asked to leave before that, by the request
+        interrupt of VFIO, and is waited for. A client that has connected no eventfd to it, as
+        QEMU 11, is cut off: let the guest go first, by device_del.
+
         Idempotent by request_id.
 
         NOT_FOUND            NO_SUCH_DEVICE
         ALREADY_EXISTS       REQUEST_ID_REUSED
         ABORTED              GENERATION_MISMATCH; DEVICE_BUSY: an access in flight doesn't
-        end. The device is off the bus; unplug it again to wait again
+        end, or a reset. The device is off the bus; unplug it again to wait again
         UNAVAILABLE          DRAINING
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -47,18 +47,22 @@ class HotplugServiceStub:
       INTERNAL             DEVICE_FAULT: the device raised
       UNAVAILABLE          DRAINING
 
-    The metadata has the step that failed: create, constrain, allocate, assign, start,
-    register.
+    The metadata has the step that failed: create, constrain, allocate, listen, assign,
+    start, register.
     """
     UnplugDevice: _grpc.UnaryUnaryMultiCallable[_hotplug_service_pb2.UnplugDeviceRequest, _hotplug_service_pb2.UnplugDeviceResponse]
     """Takes a device off the bus, waits for accesses in flight, and frees what it had.
+
+    If the device is a PCI function, its client is asked to leave before that, by the request
+    interrupt of VFIO, and is waited for. A client that has connected no eventfd to it, as
+    QEMU 11, is cut off: let the guest go first, by device_del.
 
     Idempotent by request_id.
 
       NOT_FOUND            NO_SUCH_DEVICE
       ALREADY_EXISTS       REQUEST_ID_REUSED
       ABORTED              GENERATION_MISMATCH; DEVICE_BUSY: an access in flight doesn't
-                           end. The device is off the bus; unplug it again to wait again
+                           end, or a reset. The device is off the bus; unplug it again to wait again
       UNAVAILABLE          DRAINING
     """
     GetDevice: _grpc.UnaryUnaryMultiCallable[_hotplug_service_pb2.GetDeviceRequest, _hotplug_service_pb2.GetDeviceResponse]
@@ -100,18 +104,22 @@ class HotplugServiceAsyncStub(HotplugServiceStub):
       INTERNAL             DEVICE_FAULT: the device raised
       UNAVAILABLE          DRAINING
 
-    The metadata has the step that failed: create, constrain, allocate, assign, start,
-    register.
+    The metadata has the step that failed: create, constrain, allocate, listen, assign,
+    start, register.
     """
     UnplugDevice: _aio.UnaryUnaryMultiCallable[_hotplug_service_pb2.UnplugDeviceRequest, _hotplug_service_pb2.UnplugDeviceResponse]  # type: ignore[assignment]
     """Takes a device off the bus, waits for accesses in flight, and frees what it had.
+
+    If the device is a PCI function, its client is asked to leave before that, by the request
+    interrupt of VFIO, and is waited for. A client that has connected no eventfd to it, as
+    QEMU 11, is cut off: let the guest go first, by device_del.
 
     Idempotent by request_id.
 
       NOT_FOUND            NO_SUCH_DEVICE
       ALREADY_EXISTS       REQUEST_ID_REUSED
       ABORTED              GENERATION_MISMATCH; DEVICE_BUSY: an access in flight doesn't
-                           end. The device is off the bus; unplug it again to wait again
+                           end, or a reset. The device is off the bus; unplug it again to wait again
       UNAVAILABLE          DRAINING
     """
     GetDevice: _aio.UnaryUnaryMultiCallable[_hotplug_service_pb2.GetDeviceRequest, _hotplug_service_pb2.GetDeviceResponse]  # type: ignore[assignment]
@@ -156,8 +164,8 @@ class HotplugServiceServicer(metaclass=_abc_1.ABCMeta):
           INTERNAL             DEVICE_FAULT: the device raised
           UNAVAILABLE          DRAINING
 
-        The metadata has the step that failed: create, constrain, allocate, assign, start,
-        register.
+        The metadata has the step that failed: create, constrain, allocate, listen, assign,
+        start, register.
         """
 
     @_abc_1.abstractmethod
@@ -168,12 +176,16 @@ class HotplugServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_hotplug_service_pb2.UnplugDeviceResponse, _abc.Awaitable[_hotplug_service_pb2.UnplugDeviceResponse]]:
         """Takes a device off the bus, waits for accesses in flight, and frees what it had.
 
+        If the device is a PCI function, its client is asked to leave before that, by the request
+        interrupt of VFIO, and is waited for. A client that has connected no eventfd to it, as
+        QEMU 11, is cut off: let the guest go first, by device_del.
+
         Idempotent by request_id.
 
           NOT_FOUND            NO_SUCH_DEVICE
           ALREADY_EXISTS       REQUEST_ID_REUSED
           ABORTED              GENERATION_MISMATCH; DEVICE_BUSY: an access in flight doesn't
-                               end. The device is off the bus; unplug it again to wait again
+                               end, or a reset. The device is off the bus; unplug it again to wait again
           UNAVAILABLE          DRAINING
         """
 

@@ -22,7 +22,7 @@ from devicehost_server.model.device_io import DEVICE_EXCEPTIONS, DeviceIo, Devic
 from devicehost_server.model.errors import DeviceFault, DeviceHostError, DeviceTimeout
 
 LOCK_TIMEOUT_S = 5.0
-"""How long to wait for a device that another thread is in, in seconds."""
+"""How long to wait for a device that another thread is in, unless told otherwise."""
 
 
 class _OfThread(threading.local):
@@ -39,7 +39,12 @@ def is_inside() -> bool:
 
 @contextmanager
 def entered(
-    device: DeviceIo, device_id: str, doing: str, *, is_recorded: bool = False
+    device: DeviceIo,
+    device_id: str,
+    doing: str,
+    *,
+    is_recorded: bool = False,
+    timeout_s: float = LOCK_TIMEOUT_S,
 ) -> Iterator[Hosted[Any]]:
     """Hold the device's own lock, if it has one, for as long as the block runs.
 
@@ -48,17 +53,18 @@ def entered(
         device_id: its id, for errors.
         doing: what for, to follow "device X raised Y" in an error.
         is_recorded: whether what it asks of the outside is part of a recording.
+        timeout_s: how long to wait for a device that another thread is in, in seconds.
 
     Raises:
         DeviceTimeout: another thread is in it for too long.
         DeviceFault: it raised something that isn't of our tree of errors.
     """
     lock = device.lock if isinstance(device, DeviceIoMut) else None
-    if lock is not None and not lock.acquire(timeout=LOCK_TIMEOUT_S):
+    if lock is not None and not lock.acquire(timeout=timeout_s):
         raise DeviceTimeout(
-            f"device {device_id!r} was in use for longer than {LOCK_TIMEOUT_S:g} s",
+            f"device {device_id!r} was in use for longer than {timeout_s:g} s",
             device=device_id,
-            timeout_s=f"{LOCK_TIMEOUT_S:g}",
+            timeout_s=f"{timeout_s:g}",
         )
     depth = _of_thread.depth
     _of_thread.depth = 0 if is_recorded else depth + 1

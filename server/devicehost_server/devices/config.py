@@ -10,7 +10,8 @@ TOML or over the wire, and the schema turns each value into the field's type:
 
     int         decimal, 0x, 0o or 0b, and K, M, G, T for powers of 1024: `64K`
     bool        true, false, yes, no, on, off, 1, 0
-    str, Path   as it is
+    str         as it is
+    Path        as it is; it has no NUL
     Enum        one of the members' values
     X | None    `none` is None; anything else is an X
 
@@ -23,7 +24,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,29 +97,43 @@ class OptionSchema:
         return f"{text}, or none" if self.nullable else text
 
 
-def schema(config_type: type) -> list[OptionSchema]:
+def schema(config_type: type, key: Callable[[str], str] = str) -> list[OptionSchema]:
     """List the fields of a configuration dataclass, in order.
+
+    Args:
+        config_type: a dataclass whose fields are made by `option`.
+        key: what a configuration calls a field, by its name; the same if nothing is given.
 
     Raises:
         TypeError: a field has a type that configurations can't have.
     """
     hints = typing.get_type_hints(config_type)
-    return [_option_schema(field, hints[field.name]) for field in dataclasses.fields(config_type)]
+    return [
+        _option_schema(key(field.name), field, hints[field.name])
+        for field in dataclasses.fields(config_type)
+    ]
 
 
-def parse(device_type: str, config_type: type[ConfigT], values: Mapping[str, str]) -> ConfigT:
+def parse(
+    device_type: str,
+    config_type: type[ConfigT],
+    values: Mapping[str, str],
+    key: Callable[[str], str] = str,
+) -> ConfigT:
     """Make a configuration of text values.
 
     Args:
         device_type: the type's name, for errors.
         config_type: a dataclass whose fields are made by `option`.
-        values: text by field name.
+        values: text by key.
+        key: what a configuration calls a field, as for `schema`.
 
     Raises:
         BadConfig: an unknown field, a required one that is missing, or a bad value.
     """
-    options = {option.name: option for option in schema(config_type)}
+    options = {option.name: option for option in schema(config_type, key)}
     hints = typing.get_type_hints(config_type)
+    fields = {key(field): field for field in hints}
     for name in values:
         if name not in options:
             known = ", ".join(options) or "none at all"
@@ -129,7 +144,8 @@ def parse(device_type: str, config_type: type[ConfigT], values: Mapping[str, str
     parsed = {}
     for name, text in values.items():
         try:
-            parsed[name] = _parse_value(options[name], _plain_type(hints[name])[0], text)
+            kind, _ = _plain_type(hints[fields[name]])
+            parsed[fields[name]] = _parse_value(options[name], kind, text)
         except ValueError:
             why = f"{text!r} is not allowed; allowed: {options[name].allowed}"
             raise _bad(device_type, name, why) from None
@@ -163,7 +179,7 @@ def _plain_type(hint: Any) -> tuple[type, bool]:
     raise TypeError(f"a configuration field can't be of type {hint!r}")
 
 
-def _option_schema(field: dataclasses.Field[Any], hint: Any) -> OptionSchema:
+def _option_schema(key: str, field: dataclasses.Field[Any], hint: Any) -> OptionSchema:
     kind, nullable = _plain_type(hint)
     names = {int: "int", bool: "bool", str: "str", Path: "path"}
     choices: tuple[str, ...] = ()
@@ -175,7 +191,7 @@ def _option_schema(field: dataclasses.Field[Any], hint: Any) -> OptionSchema:
     default = field.default
     text = "" if required else "none" if default is None else _as_text(default)
     return OptionSchema(
-        name=field.name,
+        name=key,
         type=names.get(kind, "enum"),
         required=required,
         default=text,
@@ -203,6 +219,8 @@ def _parse_value(option_schema: OptionSchema, kind: type, text: str) -> Any:
         return _parse_bool(text)
     if kind is int:
         return _parse_bounded(option_schema, text)
+    if kind is Path and "\0" in text:
+        raise ValueError(text)
     return kind(text)
 
 

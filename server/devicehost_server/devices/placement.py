@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from devicehost_server.devices.config import option, parse
-from devicehost_server.model.errors import BadConfig
+from devicehost_server.devices.config import OptionSchema, option, parse, schema
 from devicehost_server.model.pci import PciDescription
 
 PREFIX = "pci-"
 """What the keys of a place begin with."""
+
+_OWN = "none for the device's own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +27,22 @@ class PciPlacement:
     """A device is a PCI function, which one vfio-user client at a time attaches to.
 
     Attributes:
-        socket: the path of the socket.
+        socket: the path of the socket, on the server's host.
         msix: whether it offers MSI-X, if the device has it.
         vendor_id, device_id, class_code, revision, subsystem_vendor_id, subsystem_id: in place
             of what the device says of itself (`model.pci.PciIdentity`); None for that.
     """
 
-    socket: Path = option(help="where a vfio-user client attaches to the PCI function")
-    msix: bool = option(default=True, help="whether to offer MSI-X; INTx without")
-    vendor_id: int | None = option(None, "who made it", minimum=0, maximum=0xFFFE)
-    device_id: int | None = option(None, "what it is", minimum=0, maximum=0xFFFF)
-    class_code: int | None = option(None, "its class", minimum=0, maximum=0xFF_FFFF)
-    revision: int | None = option(None, "its revision", minimum=0, maximum=0xFF)
-    subsystem_vendor_id: int | None = option(None, "who made the card", minimum=0, maximum=0xFFFF)
-    subsystem_id: int | None = option(None, "what the card is", minimum=0, maximum=0xFFFF)
+    socket: Path = option(help="the socket where a vfio-user client attaches, QEMU say")
+    msix: bool = option(default=True, help="offer MSI-X, if the device has it")
+    vendor_id: int | None = option(None, f"vendor ID; {_OWN}", minimum=0, maximum=0xFFFE)
+    device_id: int | None = option(None, f"device ID; {_OWN}", minimum=0, maximum=0xFFFF)
+    class_code: int | None = option(None, f"class code; {_OWN}", minimum=0, maximum=0xFF_FFFF)
+    revision: int | None = option(None, f"revision ID; {_OWN}", minimum=0, maximum=0xFF)
+    subsystem_vendor_id: int | None = option(
+        None, f"subsystem vendor ID; {_OWN}", minimum=0, maximum=0xFFFF
+    )
+    subsystem_id: int | None = option(None, f"subsystem ID; {_OWN}", minimum=0, maximum=0xFFFF)
 
     def adapt(self, description: PciDescription) -> PciDescription:
         """Return what a device says of itself, with the numbers that are given here."""
@@ -52,21 +55,23 @@ class PciPlacement:
         return replace(description, identity=replace(description.identity, **numbers))
 
 
+def options() -> list[OptionSchema]:
+    """Return the keys of a place: a configuration of any device type can have them."""
+    return schema(PciPlacement, _key)
+
+
 def split(type_name: str, config: Mapping[str, str]) -> tuple[PciPlacement | None, dict[str, str]]:
     """Take a configuration apart: the place, and the rest. None stands for the bus.
 
     Raises:
         BadConfig: an unknown key of a place, a bad value, or no socket.
     """
-    of_place = {key: text for key, text in config.items() if key.startswith(PREFIX)}
+    # With an underscore it is a key of a place that is spelt wrong.
+    of_place = {key: text for key, text in config.items() if key.startswith((PREFIX, "pci_"))}
     rest = {key: text for key, text in config.items() if key not in of_place}
-    if not of_place:
-        return None, rest
-    names = {key.removeprefix(PREFIX).replace("-", "_"): text for key, text in of_place.items()}
-    try:
-        return parse(type_name, PciPlacement, names), rest
-    except BadConfig as error:
-        field = error.metadata.get("field", "")
-        key = PREFIX + field.replace("_", "-")
-        message = str(error).replace(repr(field), repr(key), 1)
-        raise BadConfig(message, **{**error.metadata, "field": key}) from None
+    return parse(type_name, PciPlacement, of_place, _key) if of_place else None, rest
+
+
+def _key(field: str) -> str:
+    """What a configuration calls a field of the place."""
+    return PREFIX + field.replace("_", "-")

@@ -6,6 +6,7 @@ turned_away     how the others learn why not
 connection      one client: what arrives, what is answered
 buffers         what is read, and what is to be written
 endpoint        what is served: the seam between a connection and the two below
+attached        what is the same for these
 bus             the bus as a device: its regions, interrupts and memory
 pci             a function as a device, likewise
 pci_bars        what is behind its BARs

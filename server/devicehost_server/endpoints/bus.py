@@ -33,11 +33,6 @@ from devicehost.ring.membarrier import is_offered
 from devicehost.vfio_user import (
     DeviceFlags,
     DeviceInfo,
-    DeviceReset,
-    DmaMap,
-    DmaUnmap,
-    DmaUnmapped,
-    Done,
     GetDeviceInfo,
     GetIrqInfo,
     GetRegionInfo,
@@ -45,18 +40,12 @@ from devicehost.vfio_user import (
     IoEventFd,
     IrqFlags,
     IrqInfo,
-    RegionData,
     RegionFlags,
     RegionInfo,
     RegionIoFds,
-    RegionRead,
-    RegionWrite,
-    RegionWriteMulti,
-    RegionWritesDone,
-    RegionWritten,
     RequestPayload,
-    SetIrqs,
 )
+from devicehost_server.endpoints.attached import AttachedDevice
 from devicehost_server.endpoints.dma import SharedMemory
 from devicehost_server.endpoints.endpoint import Answer, ReadDma, WriteDma
 from devicehost_server.endpoints.irqfds import IrqFds
@@ -97,7 +86,7 @@ class Bus:
         return BusDevice(self, read, write)
 
 
-class BusDevice:
+class BusDevice(AttachedDevice):
     """The bus, for one client: an `Attached`.
 
     Args:
@@ -121,6 +110,7 @@ class BusDevice:
         self._accesses = self._shutter.initiator()  # by the socket: nobody says whose
         self._irqs = IrqFds(bus.interrupts)
         self._memory = SharedMemory(bus.memory, dma_read, dma_write, LIMITS.max_dma_maps)
+        super().__init__(self._irqs, self._memory)
         self._ring: Ring | None = None
         self._ring_lock = threading.Lock()
         self._closed = False
@@ -191,43 +181,10 @@ class BusDevice:
         else:
             raise Refused(EINVAL, f"region {region} can't be written")
 
-    def serve(self, request: RequestPayload, fds: tuple[int, ...]) -> Answer:
-        """Do what the client asks.
+    def reset(self) -> None:
+        """Do nothing: each device has a reset of its own, and the bus keeps nothing."""
 
-        Args:
-            request: what it asks.
-            fds: the file descriptors that came with it.
-
-        Raises:
-            Refused: it can't be done.
-            DeviceHostError: it failed.
-        """
-        match request:
-            case RegionRead(region, offset, count):
-                data = bytearray(count)
-                self.read(region, offset, memoryview(data))
-                return Answer(RegionData(bytes(data)))
-            case RegionWrite(region, offset, data):
-                self.write(region, offset, data)
-                return Answer(RegionWritten(len(data)))
-            case RegionWriteMulti(writes):
-                for write in writes:
-                    self.write(write.region, write.offset, write.data)
-                return Answer(RegionWritesDone(len(writes)))
-            case SetIrqs():
-                kept = self._irqs.apply(request, fds)
-                return Answer(Done(), kept=kept)
-            case DmaMap():
-                self._memory.map(request, fds)
-                return Answer(Done())
-            case DmaUnmap():
-                self._memory.unmap(request)
-                return Answer(DmaUnmapped())
-            case DeviceReset():
-                return Answer(Done())  # each device has a reset of its own; the bus keeps nothing
-        return self._describe(request)
-
-    def _describe(self, request: RequestPayload) -> Answer:
+    def describe(self, request: RequestPayload) -> Answer:
         """Say what the bus is."""
         match request:
             case GetDeviceInfo():

@@ -8,7 +8,9 @@ for as long as that pays (`devicehost.ring.spin`), and then sleeps.
 A device may want memory that the client shares without a descriptor: that is a message to
 the client, whose reply arrives here like anything else. The thread of the connection waits
 for it by serving the client meanwhile; any other thread just waits. What was read before
-is served first: nothing overtakes.
+is served first: nothing overtakes. So who waits so with the lock of a device, in a timer say,
+waits in vain if the client accesses that device: the access fails as one of a device that
+hangs, and then the reply is found.
 
 What a client has is freed as soon as it goes (`end`), by whichever thread notices. Its own
 one may be in a device that hangs; it finds out when the device lets it go.

@@ -11,8 +11,9 @@ map BARs themselves, and send no access of one that isn't decoded. One that is s
 same is made, as with libvfio-user. A function transfers memory of its guest only while
 the driver lets it be a bus master (`bus_master`).
 
-DEVICE_RESET resets the function and then the device, as if both had lost power for a
-moment. What the client has connected and shared stays.
+DEVICE_RESET resets the device and then the function, as if both had lost power for a
+moment; neither, if another thread is in the device for too long. What the client has
+connected and shared stays.
 
 When a client goes, all that it had goes with it: memory and eventfds. The device keeps its
 state, and configuration space as well, but for one bit. A client may have lost its
@@ -23,6 +24,7 @@ asked for must not go there. So the function is no bus master until a driver say
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EINVAL, ESHUTDOWN
@@ -33,28 +35,17 @@ from devicehost.bus_regions import LIMITS
 from devicehost.vfio_user import (
     DeviceFlags,
     DeviceInfo,
-    DeviceReset,
-    DmaMap,
-    DmaUnmap,
-    DmaUnmapped,
-    Done,
     GetDeviceInfo,
     GetIrqInfo,
     GetRegionInfo,
     GetRegionIoFds,
-    RegionData,
     RegionFlags,
     RegionInfo,
     RegionIoFds,
-    RegionRead,
-    RegionWrite,
-    RegionWriteMulti,
-    RegionWritesDone,
-    RegionWritten,
     RequestPayload,
-    SetIrqs,
 )
 from devicehost_server.devices.base import Hosted
+from devicehost_server.endpoints.attached import AttachedDevice
 from devicehost_server.endpoints.bus_master import BusMaster
 from devicehost_server.endpoints.dma import SharedMemory
 from devicehost_server.endpoints.endpoint import Answer, ReadDma, WriteDma
@@ -105,7 +96,7 @@ class PciEndpoint:
         return PciDevice(self, read, write)
 
 
-class PciDevice:
+class PciDevice(AttachedDevice):
     """A function, for one client: an `Attached`.
 
     Args:
@@ -118,6 +109,7 @@ class PciDevice:
         self._endpoint = endpoint
         self._function = function = endpoint.function
         self._shutter = Shutter(endpoint.io)
+        self._closing = threading.Lock()
         self._is_closed = False
         self._posted_failures = 0
         self._behind = _behind_bars(endpoint, self._shutter.initiator())
@@ -129,6 +121,7 @@ class PciDevice:
             self._bus_master.shared, dma_read, dma_write, LIMITS.max_dma_maps
         )
         self._irqs = PciIrqs(function.vectors)
+        super().__init__(self._irqs, self._memory)
         self._follow_command()
 
     def drain(self) -> None:
@@ -143,13 +136,16 @@ class PciDevice:
         enough.
         """
         self.drain()
-        if not self._is_closed:
+        with self._closing:
+            if self._is_closed:
+                return
             self._is_closed = True
+            # First, for whoever signals an eventfd that the client has filled holds up the rest.
+            self._irqs.close()
             command = self._function.config.command & ~COMMAND_BUS_MASTER
             self._function.config.write(COMMAND, command.to_bytes(_COMMAND_SIZE, "little"))
             self._bus_master.enable(enabled=False)
-        self._memory.close()
-        self._irqs.close()
+            self._memory.close()
 
     def release(self) -> None:
         """Nothing is left."""
@@ -192,44 +188,20 @@ class PciDevice:
         if region == REGION_CONFIG:
             self._follow_command()
 
-    def serve(self, request: RequestPayload, fds: tuple[int, ...]) -> Answer:
-        """Do what else the client asks.
-
-        Args:
-            request: what it asks.
-            fds: the file descriptors that came with it.
+    def reset(self) -> None:
+        """Reset the device, then the function.
 
         Raises:
-            Refused: it can't be done.
-            DeviceHostError: it failed.
+            Refused: no more accesses are made.
+            DeviceHostError: the device is in use, or raised; the function isn't reset.
         """
-        match request:
-            case RegionRead(region, offset, count):
-                data = bytearray(count)
-                self.read(region, offset, memoryview(data))
-                return Answer(RegionData(bytes(data)))
-            case RegionWrite(region, offset, data):
-                self.write(region, offset, data)
-                return Answer(RegionWritten(len(data)))
-            case RegionWriteMulti(writes):
-                for write in writes:
-                    self.write(write.region, write.offset, write.data)
-                return Answer(RegionWritesDone(len(writes)))
-            case SetIrqs():
-                kept = self._irqs.apply(request, fds)
-                return Answer(Done(), kept=kept)
-            case DmaMap():
-                self._memory.map(request, fds)
-                return Answer(Done())
-            case DmaUnmap():
-                self._memory.unmap(request)
-                return Answer(DmaUnmapped())
-            case DeviceReset():
-                self._reset()
-                return Answer(Done())
-        return self._describe(request)
+        if not self._behind:
+            raise _shut()
+        self._endpoint.reset()
+        self._function.reset()
+        self._follow_command()
 
-    def _describe(self, request: RequestPayload) -> Answer:
+    def describe(self, request: RequestPayload) -> Answer:
         """Say what the function is."""
         match request:
             case GetDeviceInfo():
@@ -254,13 +226,6 @@ class PciDevice:
             info, fd = behind.info(size)
             return Answer(info, (fd,) if fd >= 0 else ())
         return Answer(RegionInfo(size, READ_WRITE))
-
-    def _reset(self) -> None:
-        if not self._behind:
-            raise _shut()
-        self._function.reset()
-        self._follow_command()
-        self._endpoint.reset()
 
     def _follow_command(self) -> None:
         """Let the function at its guest's memory as its command register says."""

@@ -11,7 +11,7 @@ When a vector is signalled, and what waits for what, is said in `devicehost_serv
 (`interrupts`, `messages`). An error is never signalled: there are none to tell. A request
 is, once, when the function is to be unplugged: a VMM asks the guest then to let it go.
 QEMU 11 does so for the devices of VFIO in the kernel, but connects no request for those of
-vfio-user: there, `device_del` comes first.
+vfio-user (hw/vfio-user/pci.c has no `x-req`): it is cut off, unless `device_del` came first.
 
 As with VFIO, an eventfd given to UNMASK is one to listen to (`unmasking`), and one given to
 MASK isn't taken. TRIGGER with bools or without data signals an eventfd that is connected,
@@ -94,6 +94,8 @@ class PciIrqs:
                 f"interrupt index {request.index}, subindexes {request.start} to"
                 f" {request.start + request.count - 1}; allowed: {count} from 0 on",
             )
+        if not count:
+            return False  # to disconnect all that there are, which is none
         if request.action is IrqAction.TRIGGER:
             return self._apply_trigger(request, fds)
         kind = _KINDS.get(request.index)
@@ -120,7 +122,7 @@ class PciIrqs:
     def close(self) -> None:
         """Disconnect everything, and connect nothing any more. Once is enough."""
         if self._fds.close():
-            self._vectors.detach()
+            self._vectors.detach(self._signal)
             with self._lock:
                 self._closed = True
             self._listen(None)

@@ -40,6 +40,8 @@ class PciSockets:
         group: the group that owns it, or "" for the process's own.
         spin_s: the longest that a connection looks for the next access before it sleeps, in
             seconds.
+        reset_timeout_s: how long a reset waits for a device that another thread is in, in
+            seconds. Clients wait for its reply as they do for that of an access: QEMU 5 s.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class PciSockets:
         mode: int,
         group: str,
         spin_s: float,
+        reset_timeout_s: float,
     ) -> None:
         self._io = io
         self._doors = doors
         self._mode = mode
         self._group = group
         self._spin_s = spin_s
+        self._reset_timeout_s = reset_timeout_s
         self._lock = threading.Lock()  # of the next three
         self._sockets: dict[str, PciSocket] = {}  # by device
         self._routes: dict[int, Vectors] = {}  # by GSI; replaced as a whole
@@ -80,7 +84,7 @@ class PciSockets:
         )
         with self._lock:
             for other in self._sockets.values():
-                if other.path.absolute() == path.absolute():
+                if other.path.resolve() == path.resolve():
                     raise _bad(device_id, f"socket {path} is that of device {other.device_id!r}")
             try:
                 listening = VfioUserSocket(UnixListener(path, self._mode, self._group), endpoint)
@@ -118,10 +122,14 @@ class PciSockets:
 
     def _reset(self, device_id: str, device: Hosted[Any]) -> None:
         """Reset a device, so that who records it knows."""
-        with (
-            entered(cast("DeviceIo", device), device_id, "while it was reset", is_recorded=True),
-            self._doors.calling(device, RESET),
-        ):
+        in_it = entered(
+            cast("DeviceIo", device),
+            device_id,
+            "while it was reset",
+            is_recorded=True,
+            timeout_s=self._reset_timeout_s,
+        )
+        with in_it, self._doors.calling(device, RESET):
             device.reset()
 
     def _forget(self, socket: PciSocket) -> None:

@@ -13,7 +13,7 @@ The client takes them by eventfds, which an endpoint signals when `sink` is call
     vectors.hold(IrqKind.MSIX, [0])         # SET_IRQS MASK
     vectors.release(IrqKind.MSIX, [0])      # SET_IRQS UNMASK: what waited is signalled
     vectors.disconnect(IrqKind.MSIX, [1])
-    vectors.detach()                        # the client is gone
+    vectors.detach(sink)                    # the client is gone
 
 INTx is a level, and an eventfd is none. So it is as with VFIO: when INTx is signalled, it
 is held as well, and the client releases it when the guest has served it; if it is still
@@ -151,10 +151,14 @@ class Vectors:
             self._forget_client()
             self._sink = sink
 
-    def detach(self) -> None:
-        """Signal nobody any more. No call of the sink begins after this returns."""
+    def detach(self, sink: Sink) -> None:
+        """Signal nobody by `sink` any more. No call of it begins after this returns.
+
+        If another client has been attached meanwhile, that one stays.
+        """
         with self._lock:
-            self._forget_client()
+            if self._sink == sink:
+                self._forget_client()
 
     def connect(self, kind: IrqKind, vectors: Iterable[int]) -> None:
         """The client takes `vectors`, which are below `count(kind)`; signal what waits."""

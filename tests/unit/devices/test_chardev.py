@@ -386,7 +386,8 @@ def test_a_slow_reader_of_a_terminal_gets_everything_in_order(
         until(lambda: device.stream.attached)
         writer = device.in_background(pattern(300_000))
         until_still(device.stream.counters)
-        assert len(device.stream._outbox) == CAPACITY  # memory is bounded
+        # Memory is bounded. The kernel makes some room late, but not enough to go on.
+        assert CAPACITY // 2 < len(device.stream._outbox) <= CAPACITY
         assert read_exactly(terminal, 300_000) == pattern(300_000)
         writer.join(DEADLINE_S)
     finally:
@@ -616,7 +617,7 @@ def test_a_socket_that_somebody_listens_at_is_left_alone_and_nobody_notices(
 ) -> None:
     device = opened(f"unix:{tmp_path}/s")
     device.write_all(b"for the client that comes")
-    with pytest.raises(BadConfig, match="Address already in use"):
+    with pytest.raises(BadConfig, match="somebody listens there already"):
         open_stream(f"unix:{tmp_path}/s")
     with connect(tmp_path / "s") as client:
         assert receive_exactly(client, 25) == b"for the client that comes"
@@ -625,7 +626,7 @@ def test_a_socket_that_somebody_listens_at_is_left_alone_and_nobody_notices(
 
 def test_a_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("precious")
-    with pytest.raises(BadConfig, match="Address already in use"):
+    with pytest.raises(BadConfig, match="a file is there that is no socket"):
         open_stream(f"unix:{tmp_path}/s")
     assert (tmp_path / "s").read_text() == "precious"
 

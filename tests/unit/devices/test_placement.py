@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devicehost_server.devices.placement import PciPlacement, split
+from devicehost_server.devices.placement import PciPlacement, options, split
 from devicehost_server.model.errors import BadConfig
 from devicehost_server.model.pci import PciDescription, PciIdentity
 
@@ -41,9 +41,17 @@ def test_numbers_go_over_what_the_device_says_of_itself() -> None:
         ({**SOCKET, "pci-vendor-id": "0xffff"}, "'pci-vendor-id'.*0xfffe"),
         ({**SOCKET, "pci-class-code": "uart"}, "'pci-class-code'"),
         ({**SOCKET, "pci-msix": "perhaps"}, "'pci-msix'"),
+        ({"pci_socket": "/run/x.sock"}, "'pci_socket': no such field; known: pci-socket, pci-msix"),
+        ({"pci-socket": "/run/\0.sock"}, "'pci-socket'.*allowed: a path"),
     ],
 )
 def test_nonsense_is_named_by_its_key(config: dict[str, str], message: str) -> None:
     with pytest.raises(BadConfig, match=message) as caught:
         split("scratch", config)
-    assert caught.value.metadata["field"].startswith("pci-")
+    assert caught.value.metadata["field"] in config or "pci-socket" not in config
+
+
+def test_the_keys_are_listed_as_they_are_written() -> None:
+    keys = [each.name for each in options()]
+    assert keys[:3] == ["pci-socket", "pci-msix", "pci-vendor-id"]
+    assert all(split("scratch", {**SOCKET, key: "0"})[0] for key in keys)

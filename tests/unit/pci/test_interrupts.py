@@ -41,10 +41,14 @@ class Client:
         self.vectors = self.function.vectors
         self.interrupts.subscribe(lambda event: self.vectors.changed(event.gsi, event.kind))
         self.signals: list[tuple[IrqKind, int]] = []
-        self.vectors.attach(lambda kind, vector: self.signals.append((kind, vector)))
+        self.vectors.attach(self.sink)
         for kind in IrqKind:
             if count := self.vectors.count(kind):
                 self.vectors.connect(kind, range(count))
+
+    def sink(self, kind: IrqKind, vector: int) -> None:
+        """Take a signal."""
+        self.signals.append((kind, vector))
 
     def take(self) -> list[tuple[IrqKind, int]]:
         """What was signalled since this was last asked."""
@@ -167,10 +171,18 @@ class TestIntx:
         assert client.take() == [(INTX, 0)]
 
     def test_a_client_that_is_gone_is_not_signalled(self, client: Client, gsi: int) -> None:
-        client.vectors.detach()
+        client.vectors.detach(client.sink)
         client.interrupts.line(gsi, "dut").set_level(asserted=True)
 
         assert client.take() == []
+
+    def test_a_client_that_goes_late_leaves_the_next_one_attached(
+        self, client: Client, gsi: int
+    ) -> None:
+        client.vectors.detach(lambda *_: None)
+        client.interrupts.line(gsi, "dut").set_level(asserted=True)
+
+        assert client.take() == [(INTX, 0)]
 
 
 class TestMsi:

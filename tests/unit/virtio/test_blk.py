@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import tempfile
@@ -16,10 +17,11 @@ from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.devices.virtio.blk import VirtioBlk, VirtioBlkConfig
 from devicehost_server.devices.virtio.blk.device import BlockSize
 from devicehost_server.devices.virtio.blk.service import (
+    DISCARD_SECTORS_MAX,
     INLINE_MAX,
-    RANGE_SECTORS_MAX,
     SEGMENTS_MAX,
     WORKERS_MAX,
+    ZERO_SECTORS_MAX,
 )
 from devicehost_server.devices.virtio.blk.spec import (
     CONFIG,
@@ -290,7 +292,7 @@ def test_written_zeroes_are_there(lab: VirtioLab, image: Path, flags: int) -> No
         (segment(0, 1)[:-1], Status.IOERR),
         (segment(0, 1) * (SEGMENTS_MAX + 1), Status.IOERR),
         (segment(0, SIZE // SECTOR + 1), Status.IOERR),
-        (segment(0, RANGE_SECTORS_MAX + 1), Status.IOERR),
+        (segment(0, DISCARD_SECTORS_MAX + 1), Status.IOERR),
         (segment(0, 1, 2), Status.UNSUPP),
         (segment(0, 1) + segment(0, 1, 1 << 31), Status.UNSUPP),
         (segment(0, 1) * SEGMENTS_MAX, Status.OK),
@@ -401,6 +403,21 @@ def test_after_a_failed_flush_neither_flush_nor_durable_write_succeeds(lab: Virt
         os.close(fd)
 
 
+def test_a_failed_flush_is_not_forgotten_when_the_guest_goes_on_elsewhere(image: Path) -> None:
+    with disk(image) as lab:
+        service = blk(lab)._service
+        assert service is not None
+        service.disk.flush_error = errno.EDQUOT
+        state = lab.device.save()
+    for known, status in ((state, Status.IOERR), (None, Status.OK)):
+        with disk(image) as lab:
+            if known:
+                lab.device.restore(known)
+            lab.driver.start(ALL)
+            assert ask(lab, Kind.FLUSH)[0] == status
+            assert ("quota" in blk(lab).view()["traffic"]["last_error"]) == bool(status)
+
+
 # Configuration.
 
 
@@ -412,8 +429,8 @@ def test_the_configuration_tells_of_the_disk(lab: VirtioLab) -> None:
         *(3, 0, 8, 0),
         1,
         1,
-        *(RANGE_SECTORS_MAX, SEGMENTS_MAX, 8),
-        *(RANGE_SECTORS_MAX, SEGMENTS_MAX),
+        *(DISCARD_SECTORS_MAX, SEGMENTS_MAX, 8),
+        *(ZERO_SECTORS_MAX, SEGMENTS_MAX),
         1,
     )
 
@@ -451,8 +468,8 @@ def test_several_queues_serve_one_disk(image: Path) -> None:
         ("queues", "9", "from 0x1 to 0x8"),
         ("queue_size", "100", "a power of two"),
         ("queue_size", "2", "from 0x4 to 0x400"),
-        ("serial", "x" * 21, "up to 20 ASCII letters"),
-        ("serial", "Gerät", "up to 20 ASCII letters"),
+        ("serial", "x" * 21, "up to 20 ASCII characters"),
+        ("serial", "Gerät", "up to 20 ASCII characters"),
         ("block_size", "1024", "one of 512, 4096"),
         ("read_only", "maybe", "true or false"),
     ],
@@ -591,7 +608,10 @@ def test_a_smaller_image_doesnt_fit_a_state(image: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"capacity": -1}, {"capacity": "x"}, {"wants_cache": 2}, {"more": 1}, {"capacity": 1 << 64}],
+    [
+        *({"capacity": -1}, {"capacity": "x"}, {"capacity": 1 << 64}),
+        *({"wants_cache": 2}, {"flush_error": -1}, {"flush_error": 4096}, {"more": 1}),
+    ],
 )
 def test_a_broken_state_is_refused(image: Path, change: dict[str, Any]) -> None:
     with disk(image) as lab:

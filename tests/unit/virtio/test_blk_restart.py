@@ -15,10 +15,10 @@ from buslab import memfd
 from daemonlab import daemon
 from devicehost_server.devices.virtio.blk.spec import Kind
 
-BLOCKS = 512
+BLOCKS = 256
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_request_is_lost_or_done_twice_when_the_server_is_started_again(
     tmp_path: Path, seed: int
 ) -> None:

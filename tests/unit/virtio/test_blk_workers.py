@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from devicehost_server.devices.virtio.blk.pace import DETOURS, SLOW_NS, Pace
-from devicehost_server.devices.virtio.blk.workers import Workers
+from devicehost_server.devices.virtio.blk.workers import DETOURS, SLOW_NS, Pace, Workers
 
 WAIT_S = 30.0
 
@@ -28,10 +28,13 @@ def test_without_work_there_are_no_threads(workers: Workers) -> None:
     assert not threads()
 
 
-def test_all_jobs_are_done_when_drained(workers: Workers) -> None:
+def test_all_jobs_are_done(workers: Workers) -> None:
     done: list[int] = []
+    all_done = threading.Event()
     for number in range(500):
         workers.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    workers.submit(all_done.set)
+    assert all_done.wait(WAIT_S)
     workers.drain()
     assert sorted(done) == list(range(500))
     assert workers.unfinished == 0
@@ -56,33 +59,32 @@ def test_there_are_as_many_threads_as_jobs_at_a_time_up_to_the_limit(workers: Wo
     workers.drain()
 
 
-def test_drain_waits_for_what_is_being_done(workers: Workers) -> None:
-    release, drained = threading.Event(), threading.Event()
+def test_drain_waits_for_what_is_being_done_and_drops_the_rest(workers: Workers) -> None:
+    begun, release, drained = threading.Semaphore(0), threading.Event(), threading.Event()
+    done: list[int] = []
 
-    def job() -> None:
+    def job(number: int) -> None:
+        begun.release()
         release.wait(WAIT_S)
+        done.append(number)
 
     def drain() -> None:
         workers.drain()
         drained.set()
 
-    workers.submit(job)
+    for number in range(10):
+        workers.submit(partial(job, number))
+    for _ in range(3):
+        assert begun.acquire(timeout=WAIT_S)
     waiting = threading.Thread(target=drain)
     waiting.start()
     assert not drained.wait(0.05)
     release.set()
     assert drained.wait(WAIT_S)
     waiting.join()
-
-
-def test_what_is_left_is_done_before_the_threads_end() -> None:
-    done: list[int] = []
-    pool = Workers("test-blk", 2)
-    for number in range(100):
-        pool.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-    pool.close()
-    assert len(done) == 100
-    assert not threads()
+    assert sorted(done) == [0, 1, 2]
+    workers.submit(partial(job, 10))  # it goes on
+    assert begun.acquire(timeout=WAIT_S)
 
 
 def test_after_a_slow_request_others_take_the_detour_for_a_while() -> None:

@@ -237,6 +237,40 @@ def test_a_reset_in_the_middle_of_a_buffer_forgets_it(path: Path) -> None:
         peer.close()
 
 
+def test_a_queue_reset_in_the_middle_of_a_buffer_forgets_it(path: Path) -> None:
+    with console(f"unix:{path}", buffer=1000) as lab:
+        peer = attach(lab, path)
+        put(lab, b"x" * (1 << 20))
+        lab.wait_until(lambda: lab.device.view()["sent"] > 0)
+        driver = lab.driver
+        driver.registers.select(OUTPUT)
+        driver.registers.reset_queue()
+        driver.queues[OUTPUT] = driver.set_up_queue(OUTPUT)
+        request = put(lab, b"after the reset")
+        data = b""
+        while not data.endswith(b"after the reset"):
+            data += peer.recv(1 << 16)
+        assert data.strip(b"x") == b"after the reset"
+        request.wait()
+        peer.close()
+
+
+def test_a_guest_that_goes_on_at_another_terminal_learns_its_size(tmp_path: Path) -> None:
+    """Although it had come, and was of that size, before the state did."""
+    with console("null", cols=70, rows=20) as lab:
+        state = lab.device.save()
+        ram = lab.ram
+        device = VirtioConsole(Config(chardev=f"pty:{tmp_path / 'tty'}", cols=90))
+        with VirtioLab(device, ram=ram) as fresh:
+            terminal = os.open(tmp_path / "tty", os.O_RDWR | os.O_NOCTTY)
+            resize(terminal, 132, 43)
+            fresh.wait_until(lambda: device.view()["size"] == "132x43")
+            fresh.device.restore(state)
+            assert size_of(fresh) == (70, 20), "what the guest knows"
+            fresh.wait_until(lambda: size_of(fresh) == (132, 43))
+            os.close(terminal)
+
+
 def test_saves_in_the_middle_of_buffers_lose_and_repeat_nothing(path: Path) -> None:
     data = random.Random(3).randbytes(1 << 18)
     with console(f"unix:{path}", buffer=5000) as lab:

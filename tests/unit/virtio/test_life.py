@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from devicehost_server.devices.virtio import engine
 from devicehost_server.devices.virtio.features import VERSION_1, Status
+from devicehost_server.devices.virtio.queue import VirtQueue
 from devicehost_server.model.errors import BadState
 from virtioecho import FEATURE, Echo, EchoConfig
 from virtiolab import EVERYTHING, VirtioLab, Way
@@ -315,3 +317,134 @@ def test_a_driver_that_gives_up_is_left_alone(lab: VirtioLab) -> None:
     request = lab.driver.queues[0].add([b"a"], [1])
     lab.driver.queues[0].kick()
     assert request.wait() == b"a"
+
+
+def test_a_failure_that_is_on_its_way_is_restored_as_one(lab: VirtioLab) -> None:
+    lab.driver.start()
+    state = through_json(lab.device.save())
+    request = lab.driver.queues[0].add([b"a"], [1])
+    with other(lab) as there:
+        there.device.restore({**state, "pending": 1})
+        assert there.driver.needs_reset()
+        assert not [entry for entry in echo(there).log if entry.startswith("activate")]
+        assert request.written is None
+
+
+def test_news_on_their_way_when_another_state_comes_are_forgotten(lab: VirtioLab) -> None:
+    lab.driver.start()
+    state = through_json(lab.device.save())
+    with lab.device.lock:
+        failing = threading.Thread(target=lab.device.fail, args=("before",))
+        failing.start()
+        failing.join(20)
+        lab.device.restore(state)
+    assert not lab.driver.needs_reset()
+    request = lab.driver.queues[0].add([b"a"], [1])
+    lab.driver.queues[0].kick(always=True)
+    assert request.wait() == b"a"
+
+
+def test_features_that_were_agreed_on_and_are_not_offered_here_are_refused(
+    lab: VirtioLab,
+) -> None:
+    lab.driver.reset()
+    assert lab.driver.negotiate()
+    state = lab.device.save()
+    with pytest.raises(BadState, match="bit-20"):
+        lab.device.restore({**state, "features": state["features"] | 1 << 20})
+
+
+def test_a_device_that_cannot_tell_its_configuration_fails_and_recovers(lab: VirtioLab) -> None:
+    device = echo(lab)
+    lab.driver.start()
+    device.content, good = None, device.content  # type: ignore[assignment] # that is the fault
+    with lab.device.lock:
+        changing = threading.Thread(target=device.config_changed)
+        changing.start()
+        changing.join(20)
+    lab.wait_until(lab.driver.needs_reset)
+    assert "TypeError" in lab.device.view()["failed"]
+    device.content = good
+    lab.driver.start()
+    request = lab.driver.queues[0].add([b"a"], [1])
+    lab.driver.queues[0].kick()
+    assert request.wait() == b"a"
+
+
+@pytest.mark.parametrize("features", [VERSION_1, EVERYTHING])
+def test_a_device_is_saved_and_queues_are_reset_amid_traffic(lab: VirtioLab, features: int) -> None:
+    """All that is asked for comes back once, whatever others do to the device meanwhile."""
+    lab.driver.start(features)
+    queue = lab.driver.queues[0]
+    over = threading.Event()
+    rounds = 0
+
+    def disturb() -> None:
+        nonlocal rounds
+        while not over.is_set():
+            lab.device.save()
+            lab.device.config_changed()
+            with lab.device.lock:
+                lab.driver.registers.select(1)
+                lab.driver.registers.reset_queue()
+                lab.device.negotiation.enable()
+            lab.unshare()
+            lab.share()
+            rounds += 1
+            over.wait(0.001)  # so that others come to the lock
+
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    try:
+        while rounds < 50:
+            text = b"%d" % rounds
+            requests = [queue.add([text], [8]) for _ in range(4)]
+            queue.kick()
+            queue.wait_all()
+            assert {each.data for each in requests} == {text}
+    finally:
+        over.set()
+        disturbing.join(20)
+    assert not lab.driver.needs_reset()
+
+
+class Hanging(Echo):
+    """Doesn't come back from a queue until it is let go."""
+
+    def __init__(self, config: EchoConfig) -> None:
+        super().__init__(config)
+        self.inside, self.go_on = threading.Event(), threading.Event()
+
+    def serve(self, queue: VirtQueue) -> None:
+        chain = queue.pop()
+        if chain is not None:
+            self.inside.set()
+            assert self.go_on.wait(20)
+            queue.push(chain, 0)
+            self.fail("too late")
+
+
+def test_a_device_that_hangs_is_given_up_when_it_is_to_end(
+    lab: VirtioLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "REST_S", 0.05)
+    device = Hanging(EchoConfig())
+    hanging = VirtioLab(device, lab.way, device_id="hanging", beside=lab)
+    hanging.driver.start()
+    queue = hanging.driver.queues[0]
+    queue.add([b"a"], [1])
+    queue.kick(always=True)
+    assert device.inside.wait(20)
+    assert hanging.driver.registers.status() == 0xF  # others can look at it
+    assert device.view()["queues"]["0"]["in_flight"] == 1
+    for end in (device.freeze, device.close):
+        with pytest.raises(TimeoutError, match="'hanging' hasn't come to rest"):
+            end()
+    before = dict(lab.pulses)
+    device.go_on.set()
+    name = "virtio hanging"
+    lab.wait_until(lambda: name not in [each.name for each in threading.enumerate()])
+    assert queue.used[1] == 0
+    assert dict(lab.pulses) == before
+    assert not hanging.asserted()
+    device.close()

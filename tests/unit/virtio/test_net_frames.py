@@ -28,9 +28,15 @@ FIN_PSH_ACK, CWR = 0x19, 0x80
 
 
 def header(
-    flags: int = 0, gso: int = 0, gso_size: int = 0, start: int = 0, offset: int = 0
+    flags: int = 0,
+    gso: int = 0,
+    gso_size: int = 0,
+    start: int = 0,
+    offset: int = 0,
+    *,
+    size: int = 0,
 ) -> bytes:
-    return struct.pack("<BBHHHH", flags, gso, 0, gso_size, start, offset)
+    return struct.pack("<BBHHHH", flags, gso, size, gso_size, start, offset)
 
 
 def taken(head: bytes, frame: bytes, features: int = ALL) -> Frame:
@@ -141,6 +147,17 @@ def test_a_header_that_asks_for_what_it_may_not_is_refused(head: bytes, features
 def test_flags_that_are_not_for_devices_are_ignored() -> None:
     assert taken(header(flags=2), bytes(60)).header == PLAIN
     assert taken(header(flags=0xFF, start=14, offset=6), bytes(60)).header[0] == 1
+
+
+def test_what_is_untrue_or_for_nobody_is_not_passed_on() -> None:
+    lies = taken(header(flags=0xFF, size=61, gso_size=7, start=14, offset=6), bytes(60), ALL)
+    assert lies.header == header(flags=1, start=14, offset=6)
+    for size, passed_on in ((54, 54), (60, 60), (61, 0), (0xFFFF, 0)):
+        frame = taken(
+            header(flags=1, gso=1, size=size, gso_size=100, start=34, offset=16), bytes(60), ALL
+        )
+        expected = header(flags=1, gso=1, size=passed_on, gso_size=100, start=34, offset=16)
+        assert frame.header == expected
 
 
 def test_a_driver_gets_undone_only_what_it_negotiated() -> None:

@@ -10,8 +10,9 @@ from functools import partial
 
 import pytest
 
+from devicehost_server.devices.virtio.net import VirtioNet
 from devicehost_server.devices.virtio.net import hub as hub_module
-from devicehost_server.devices.virtio.net.hub import HUBS
+from devicehost_server.devices.virtio.net.hub import HUBS, HubPort
 from netlab import (
     ALL,
     BROADCAST,
@@ -213,6 +214,31 @@ def test_a_sender_waits_for_a_slow_guest_that_has_enough() -> None:
         assert bob.receive(2000) == frames
         sender.join()
         assert bob.dropped() == {}
+
+
+def port_of(card: Guest) -> HubPort:
+    assert isinstance(card.lab.device, VirtioNet)
+    port = card.lab.device._backend
+    assert isinstance(port, HubPort)
+    return port
+
+
+def test_a_sender_that_tries_again_and_again_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE_S", 3600.0)
+    with guest("hub:lan") as alice, guest("hub:lan", buffers=0) as bob:
+        bob.send(frame_to(BROADCAST, bob.mac, b"here"))
+        alice.receive(1)
+        for number in range(hub_module.BACKLOG_FRAMES):
+            alice.send(frame_to(bob.mac, alice.mac, number.to_bytes(4, "big") + bytes(60))).wait()
+        alice.send(frame_to(bob.mac, alice.mac, b"refused"))
+        port, sender = port_of(bob), port_of(alice)
+        alice.lab.wait_until(lambda: sender in port._waiting)
+        for _ in range(100):
+            assert port.makes_wait(sender)
+        assert len(port._waiting) == 1
+        bob.buffers = 64
+        bob.refill()
+        assert bob.receive(hub_module.BACKLOG_FRAMES + 1)[-1][14:] == b"refused"
 
 
 def test_a_guest_that_takes_nothing_stops_nobody_for_long() -> None:

@@ -120,7 +120,7 @@ def test_a_card_that_listens_has_one_peer_at_a_time_and_then_another(path: Path)
 def test_a_socket_that_somebody_has_is_an_error_that_names_it(path: Path) -> None:
     with (
         guest(f"unix-listen:{path}"),
-        pytest.raises(BadConfig, match=r"netdev 'unix-listen:.*can't be opened: Address already"),
+        pytest.raises(BadConfig, match=r"netdev 'unix-listen:.*can't be opened: somebody listens"),
         guest(f"unix-listen:{path}"),
     ):
         pass

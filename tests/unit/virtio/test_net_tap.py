@@ -10,10 +10,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from devicehost_server.devices.virtio.net import VirtioNet, tap
 from devicehost_server.model.errors import BadConfig
 from netlab import ALL, BROADCAST, MRG_RXBUF, SIMPLE, frame_to, guest
 from virtiolab import Way
@@ -21,6 +23,7 @@ from virtiolab import Way
 CLONE_NEWNET = 0x4000_0000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP = 1
+DATA_VALID = 2
 ETH_P_ALL = 3
 EXPERIMENTAL = 0x88B5
 NAME = "dhtest0"
@@ -240,6 +243,39 @@ def test_an_interface_that_one_may_not_have_is_an_error_that_says_who_may() -> N
     thread.join()
     assert len(failures) == 1
     assert "only root may make it" in failures[0]
+
+
+def test_a_host_without_taps_is_an_error_that_names_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tap, "DEVICE", str(tmp_path / "tun"))
+    expected = f"tap:{NAME}.*can't be opened: {tmp_path}/tun: No such file.*modprobe tun"
+    with pytest.raises(BadConfig, match=expected), guest(f"tap:{NAME}"):
+        pass
+
+
+@pytest.mark.parametrize("buffer_size", [2048, 64])
+@pytest.mark.parametrize(("features", "flags"), [(SIMPLE | MRG_RXBUF, 0), (ALL, DATA_VALID)])
+def test_a_driver_that_knows_no_checksums_sees_no_flags(
+    buffer_size: int, features: int, flags: int
+) -> None:
+    """The kernel tells them all the same of frames whose checksums it has seen to be right."""
+    frame = frame_to(BROADCAST, STRANGER, bytes(100))
+
+    def read(windows: list[memoryview]) -> int:
+        whole = bytes((DATA_VALID,)) + bytes(11) + frame
+        for window in windows:
+            part = whole[: len(window)]
+            window[: len(part)] = part
+            whole = whole[len(part) :]
+        return 12 + len(frame)
+
+    with guest(f"tap:{NAME}", features=features, buffer_size=buffer_size) as card:
+        assert isinstance(card.lab.device, VirtioNet)
+        assert card.lab.device.receive_into(read)
+        card.lab.device.received()
+        assert card.receive(1) == [frame]
+        assert card.headers[0][0] == flags
 
 
 def test_an_interface_goes_with_the_device_that_made_it() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from devicehost_server.devices.virtio.features import EVENT_IDX, INDIRECT_DESC, VERSION_1
+from devicehost_server.devices.virtio.queue import VirtQueue
 from virtioecho import Echo, EchoConfig
 from virtiolab import EVERYTHING, GuestRam, VirtioLab, Way
 
@@ -24,6 +25,20 @@ def lab(request: pytest.FixtureRequest) -> Iterator[VirtioLab]:
 @pytest.fixture
 def near() -> Iterator[VirtioLab]:
     with VirtioLab(Echo(EchoConfig())) as lab:
+        yield lab
+
+
+class Still(Echo):
+    """Leaves its queues to the test."""
+
+    def serve(self, queue: VirtQueue) -> None:
+        pass
+
+
+@pytest.fixture
+def still() -> Iterator[VirtioLab]:
+    with VirtioLab(Still(EchoConfig())) as lab:
+        lab.driver.start()
         yield lab
 
 
@@ -212,3 +227,48 @@ def test_a_view_tells_of_queues_and_features(near: VirtioLab) -> None:
     told = view["queues"]["0"]
     assert (told["next_avail"], told["next_used"], told["in_flight"]) == (1, 1, 0)
     assert (told["kicks"], told["interrupts"]) == (1, 1)
+
+
+def test_a_driver_that_has_polled_for_65536_requests_is_interrupted(still: VirtioLab) -> None:
+    queue, ours = still.driver.queues[0], still.device.queues[0]
+    queue.describe(0, still.ram.base, 1, 2, 0)
+    for number in range(1, 0x10001):
+        queue.publish(0)
+        chain = ours.pop()
+        assert chain is not None
+        if number == 0x10000:
+            queue.next_used = queue.used[1]
+            queue.ask_for_interrupt()
+        ours.push(chain, 0)
+    assert not still.asserted()
+    ours.notify()
+    assert still.asserted()
+
+
+def test_a_queue_that_is_paused_interrupts_when_it_runs_again(still: VirtioLab) -> None:
+    queue, ours = still.driver.queues[0], still.device.queues[0]
+    queue.describe(0, still.ram.base, 1, 2, 0)
+    queue.publish(0)
+    chain = ours.pop()
+    assert chain is not None
+    ours.pause()
+    ours.push(chain, 0)
+    ours.notify()
+    assert queue.used[1] == 1
+    assert not still.asserted()
+    still.device.save()
+    still.wait_until(still.asserted)
+
+
+def test_what_was_popped_comes_again_before_what_was_put_back(near: VirtioLab) -> None:
+    echo(near).hold = True
+    near.driver.start()
+    queue, ours = near.driver.queues[0], near.device.queues[0]
+    for text in (b"a", b"b", b"c"):
+        queue.add([text], [1])
+    queue.kick()
+    near.wait_until(lambda: len(echo(near).held) == 3)
+    chains = [chain for _, chain in echo(near).held]
+    ours.put_back(chains[2:])
+    near.device.freeze()
+    assert ours.saved().again == tuple(chain.head for chain in chains)

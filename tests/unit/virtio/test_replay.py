@@ -18,7 +18,18 @@ from replaylab import Bench
 from virtioecho import Echo
 from virtiolab import Driver, GuestRam, Way
 
-TYPES = DeviceTypes([Echo, VirtioRng], discover=False)
+
+class Announcing(Echo):
+    """Has news for each driver that becomes ready."""
+
+    type_name = "virtio-announcing"
+
+    def activate(self, features: int) -> None:
+        super().activate(features)
+        self.config_changed()
+
+
+TYPES = DeviceTypes([Announcing, Echo, VirtioRng], discover=False)
 
 
 class RecordedGuest:
@@ -119,6 +130,17 @@ def test_what_the_device_does_by_itself_is_replayed(
     what(device, driver)
     driver.start()
     requests(driver, 3)
+    assert differences(bench.recording) == []
+
+
+def test_what_it_tells_a_driver_that_becomes_ready_is_replayed(bench: Bench) -> None:
+    device = bench.plug("virtio-announcing", "echo0")
+    driver = Driver(RecordedGuest(bench, device))
+    bench.begin()
+    for _ in range(3):
+        driver.start()
+        while not driver.registers.acknowledge() & 2:
+            pass
     assert differences(bench.recording) == []
 
 

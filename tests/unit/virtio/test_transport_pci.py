@@ -9,6 +9,7 @@ import pytest
 
 from devicehost.registers import check
 from devicehost_server.devices.virtio.rng import RngConfig, VirtioRng
+from devicehost_server.model.errors import NotPeekable
 from devicehost_server.model.pci import CapabilityHook, PciIdentity
 from devicehost_server.model.resources import (
     LegacyIrqConstraint,
@@ -182,3 +183,26 @@ def test_a_window_on_nothing_does_nothing(
     assert body[13:17] == b"kept"
     hook.before_read(body, 0, 13)
     hook.after_write(body, 5, 8)
+
+
+def test_a_map_has_as_much_configuration_as_the_device(lab: VirtioLab) -> None:
+    assert lab.device.get_register_map().register("CONFIG").count == 8
+    rng = VirtioRng(RngConfig())
+    rng.describe_function()
+    assert "CONFIG" not in [register.name for register in rng.get_register_map()]
+
+
+def test_commands_cannot_be_told(lab: VirtioLab) -> None:
+    with pytest.raises(NotPeekable, match="NOTIFY"):
+        lab.device.peek("NOTIFY[1]")
+
+
+def test_a_vector_in_a_state_that_there_is_not_is_nobody_s(lab: VirtioLab) -> None:
+    lab.driver.start()
+    state = {**lab.device.save(), "queue0_vector": 100, "config_vector": 100}
+    lab.device.restore(state)
+    lab.device.config_changed()
+    vectors, irq = lab.resources.get_pci_msix_irqs(), lab.resources.get_legacy_irq()
+    assert vectors is not None
+    assert set(lab.pulses) == {irq, vectors.base + 2}  # but the other queue has its own
+    assert lab.read(0x1000, 1) == 3

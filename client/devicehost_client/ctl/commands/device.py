@@ -213,7 +213,10 @@ DEVICE = Noun(
             summary="plug a device, and show it",
             description=(
                 "All of it or nothing: when it fails, nothing has changed. Paths in a\n"
-                "configuration are paths of the server's host."
+                "configuration are paths of the server's host.\n\n"
+                "With pci-socket=PATH a device of any type is a PCI function, on a socket of its\n"
+                "own, where QEMU's vfio-user-pci or another vfio-user client attaches. What else\n"
+                "can be said of a function: 'devicehostd --help' has the keys."
             ),
             arguments=(
                 argument("type", metavar="TYPE", help="its type, see 'device types'"),
@@ -233,6 +236,7 @@ DEVICE = Noun(
             examples=(
                 "devicehostctl device plug uart16550 chardev=file:/tmp/com1.log --id com1",
                 "devicehostctl device plug scratch base=0xd0000000 size=4096 irq=5",
+                "devicehostctl device plug virtio-blk file=more.img pci-socket=more.sock --id more",
             ),
         ),
         Verb(
@@ -241,7 +245,10 @@ DEVICE = Noun(
             summary="unplug a device, and show the generation without it",
             description=(
                 "The device is off the bus at once. The command returns when the accesses that\n"
-                "were in flight have ended, and what the device had is free."
+                "were in flight have ended, and what the device had is free.\n\n"
+                "The client of a PCI function is asked to leave before that, if it has connected\n"
+                "the request interrupt of VFIO. QEMU 11 hasn't, and is cut off: the guest has to\n"
+                "let the device go first, by device_del."
             ),
             arguments=(_ID, _IF_GENERATION),
             json='{"id", "generation"}',
@@ -254,6 +261,9 @@ DEVICE = Noun(
             "types",
             types,
             summary="list the types of devices, or the options of one type",
+            description=(
+                "A device of any type can be a PCI function as well: see 'device plug --help'."
+            ),
             arguments=(
                 argument("type", metavar="TYPE", nargs="?", help="show the options of this type"),
             ),

@@ -112,6 +112,7 @@ def _replace_link(link: Path, target: str) -> None:
     if os.path.lexists(link) and not link.is_symlink():
         raise OSError(errno.EEXIST, f"{link} is there, and is no symbolic link")
     fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)  # of a process that was killed, and had the same number
     fresh.symlink_to(target)
     fresh.replace(link)
 

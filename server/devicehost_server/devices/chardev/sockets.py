@@ -62,9 +62,9 @@ def listen_unix(path: Path) -> Listener:
         try:
             sock.bind(bytes(path))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(path):
+            if error.errno != errno.EADDRINUSE:
                 raise
-            path.unlink()
+            _remove_stale(path)
             sock.bind(bytes(path))
         sock.listen()
         sock.settimeout(0)
@@ -194,16 +194,21 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_stale(path: Path) -> bool:
-    """Whether `path` is a socket that no process has any more.
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that no process has any more.
 
     A socket of another type can't connect to one that is in use, and is told so, while
     nobody notices: a real connection would be that stream's client, and take its backlog.
+
+    Raises:
+        OSError: it is no such socket.
     """
     if not stat.S_ISSOCK(path.lstat().st_mode):
-        return False
+        raise OSError(errno.EEXIST, "a file is there that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        return probe.connect_ex(bytes(path)) == errno.ECONNREFUSED
+        if probe.connect_ex(bytes(path)) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, "somebody listens there already")
+    path.unlink()
 
 
 def has_gone(client: socket.socket) -> bool:

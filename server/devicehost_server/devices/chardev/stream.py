@@ -126,7 +126,11 @@ class Stream(ABC):
         return self._window_size
 
     def follow_window(self) -> None:
-        """Look at `window_size` from the start on, and tell the listener when it changes."""
+        """Tell the listener `window_size`, and again whenever it changes.
+
+        Once more for a device that has forgotten it.
+        """
+        self._window_size = None
         self._follows_window = True
 
     def counters(self) -> StreamCounters:

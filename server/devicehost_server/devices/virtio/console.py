@@ -32,6 +32,7 @@ from typing import Any
 
 from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.chardev import DEFAULT_CAPACITY, Stream, open_stream, parse_spec
+from devicehost_server.devices.chardev.spec import ALLOWED
 from devicehost_server.devices.config import option
 from devicehost_server.devices.state import StateReader
 from devicehost_server.devices.virtio.chain import CHAIN_BYTES_MAX
@@ -60,10 +61,12 @@ _BUFFERS_AT_ONCE = 64  # after that many it is the other queue's turn
 class Config(VirtioConfig):
     """The configuration of a `virtio-console`."""
 
-    chardev: str = option("null", "where the terminal is")
+    chardev: str = option("null", f"where the terminal is: {ALLOWED}")
     cols: int = option(80, "columns, if the terminal doesn't say", minimum=1, maximum=_SIZE_MAX)
     rows: int = option(25, "rows, if the terminal doesn't say", minimum=1, maximum=_SIZE_MAX)
-    queue_size: int = option(64, "descriptors of each queue", minimum=2, maximum=1024)
+    queue_size: int = option(
+        64, "descriptors of each queue, a power of two", minimum=2, maximum=1024
+    )
     buffer: int = option(
         DEFAULT_CAPACITY, "bytes of output that wait for a slow peer", minimum=1, maximum=1 << 30
     )
@@ -147,6 +150,12 @@ class VirtioConsole(VirtioDevice[Config]):
         super().reset_device()
         self._sent = 0
 
+    def disable_queue(self, index: int) -> None:
+        """Forget it as well if it is that queue alone that the driver takes back."""
+        super().disable_queue(index)
+        if index == OUTPUT:
+            self._sent = 0
+
     def save_device(self) -> State:
         """Return how far the first buffer has been taken, and the size."""
         return {"sent": self._sent, "size": self._size}
@@ -162,6 +171,8 @@ class VirtioConsole(VirtioDevice[Config]):
         size = reader.integer("size", maximum=(1 << _SIZE_BITS) - 1)
         reader.finish()
         self._sent, self._size = sent, size
+        if self._stream is not None:
+            self._stream.follow_window()  # this terminal may have another size
 
     def view(self) -> Mapping[str, Any]:
         """Where the terminal is, and how many bytes went and came."""

@@ -6,13 +6,15 @@ Then it is delivered by whoever gets the lock: the thread itself, if that takes 
 speak of, else the worker.
 
 Invariant: what is noted is delivered, unless `clear` comes first. What is delivered goes
-through an entrance, so that a replay has it, too.
+through an entrance, so that a replay has it, too. There it comes before the access that it
+was delivered in. Where that would make a difference, `held` has it come after.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 POST_S = 0.001
 """How long a thread waits for the device's lock before it leaves the delivery to the worker."""
@@ -30,6 +32,7 @@ class Deliveries:
         self._lock = lock
         self._leave = leave
         self._noted: set[int] = set()
+        self._held = False
         self._ways_in: dict[int, Callable[[], None]] = {}
 
     def add(self, cause: int, way_in: Callable[[], None]) -> None:
@@ -39,6 +42,8 @@ class Deliveries:
     def post(self, cause: int) -> None:
         """Deliver soon."""
         self._noted.add(cause)
+        if self._held:
+            return
         if self._lock.acquire(timeout=POST_S):
             try:
                 self.deliver()
@@ -54,14 +59,25 @@ class Deliveries:
                 if self._noted:
                     self._ways_in[self._noted.pop()]()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Leave what is posted meanwhile to the worker. Entered under the lock."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._noted:
+                self._leave()
+
     @property
     def causes(self) -> int:
-        """What is noted, as bits; set it under the lock."""
-        return sum(1 << cause for cause in self._noted)
+        """What is noted, as bits."""
+        return sum(1 << cause for cause in tuple(self._noted))  # others may note more just now
 
-    @causes.setter
-    def causes(self, causes: int) -> None:
-        self._noted = {cause for cause in self._ways_in if causes >> cause & 1}
+    def note(self, causes: int) -> None:
+        """Note all of some bits, to be delivered by who calls `deliver` next."""
+        self._noted.update(cause for cause in self._ways_in if causes >> cause & 1)
 
     @property
     def known(self) -> int:

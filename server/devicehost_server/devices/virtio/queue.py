@@ -20,25 +20,26 @@ loads with loads, stores with stores. Fields are read and written by one instruc
 What the guest writes is hostile: each field is read once into a local, then checked. A
 violation is told to the owner, and the queue gives nothing more until it is reset.
 
-Memory that goes away suspends a queue: nothing comes, and what is given back waits until the
-memory is there again. So does a chain with a buffer that isn't in memory, for a moment,
-since a client may be about to change its table; then that is a violation, too.
+Memory that goes away suspends a queue (see `queue_memory`). So does a chain with a buffer
+that isn't in memory, for a moment, since a client may be about to change its table; then
+that is a violation, too.
 
 Invariants:
     A chain that was popped is in flight until it is pushed, and its head belongs to nobody
     else meanwhile. After `abandon`, those in flight will be popped again.
-    The queue's lock is held for a few transfers at most, and nobody is called under it.
+    The queue's lock is held for a few transfers at most. Under it the owner is asked for
+    nothing but to look again.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from devicehost_server.devices.virtio.chain import BadChain, Chain, read_chain
+from devicehost_server.devices.virtio.queue_memory import MISSING_S, QueueMemory, copies_of
 from devicehost_server.devices.virtio.queue_state import (
     INDEX_MASK,
     QueueOwner,
@@ -49,23 +50,18 @@ from devicehost_server.devices.virtio.rings import (
     FLAGS,
     HEADS,
     INDEX,
-    USED_ELEMENTS,
     Rings,
     avail_event,
     used_event,
 )
-from devicehost_server.devices.virtio.windows import GuestWindows
 from devicehost_server.model.errors import MemoryNotMapped
-from devicehost_server.model.guest_memory import GuestMemory, MemoryBlock
+from devicehost_server.model.guest_memory import GuestMemory
 
 NO_NOTIFICATIONS = 1
 """The flag, in either ring, by which the other side is told not to notify."""
 
-MISSING_S = 0.1
-"""How long a buffer may not be in memory, before that counts as the driver's fault."""
 
-
-class VirtQueue:
+class VirtQueue(QueueMemory):
     """A queue of requests. Safe to use from any thread.
 
     Args:
@@ -81,32 +77,17 @@ class VirtQueue:
     """
 
     def __init__(self, index: int, size_max: int, owner: QueueOwner) -> None:
-        self.index = index
-        self.size_max = size_max
+        super().__init__(index, size_max, owner)
         self.kicks = 0
         self.interrupts = 0
-        self._owner = owner
-        self._memory: GuestMemory | None = None
-        self._lock = threading.Lock()
-        self._clear()
 
     def _clear(self) -> None:
-        self._settings = QueueSettings(self.size_max)
-        self._mask = self.size_max - 1
-        self._enabled = self._running = False
+        super()._clear()
+        self._running = False
         self._event_index = self._indirect = False
-        self._rings: Rings | None = None
-        self._windows: GuestWindows | None = None
-        self._blocks: tuple[MemoryBlock, ...] | None = None  # those that `_rings` are of
         self._next_avail = 0  # the index of the next chain to pop
-        self._next_used = 0  # the index of the next chain to push
         self._seen = 0  # the available ring's index, when somebody last looked
-        # The used ring's index at the last `notify`; None to interrupt at the next, whatever.
-        self._signalled: int | None = 0
-        self._in_flight: dict[int, Chain] = {}  # by head, in the order in which they were popped
         self._again: deque[int] = deque()  # heads to pop before others
-        self._late: list[tuple[Chain, int]] = []  # pushed while there was no memory
-        self._missing_since: float | None = None
 
     # For devices.
 
@@ -173,9 +154,21 @@ class VirtQueue:
         with self._lock:
             if any(self._in_flight.get(chain.head) is not chain for chain, _ in done):
                 return
-            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it runs
-                self._look_at_memory()
-            self._give_back([(chain, min(size, chain.writable_size)) for chain, size in done])
+            if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it ran
+                if self._running:
+                    self._look_at_memory()
+                else:
+                    self._drop_memory()  # whoever waits for it to rest need not wait for more
+            self._give_back(
+                [
+                    (
+                        chain.head,
+                        min(written, chain.writable_size),
+                        copies_of(chain, written) if chain.copies else (),
+                    )
+                    for chain, written in done
+                ]
+            )
 
     def put_back(self, chains: Sequence[Chain]) -> None:
         """Undo `pop`: these chains, in the order in which they were popped, come again."""
@@ -186,23 +179,24 @@ class VirtQueue:
                     self._again.appendleft(chain.head)
 
     def notify(self) -> None:
-        """Interrupt the driver, if it wants that for what was pushed since the last time."""
+        """Interrupt the driver, if it wants that for what was pushed since the last time.
+
+        Of a queue that is paused, or has no memory, it is put off until it runs again.
+        """
         with self._lock:  # the barrier: indexes were written before, what follows reads
-            rings, new, old = self._rings, self._next_used, self._signalled
-            if rings is None or new == old:
+            rings, count = self._rings, self._unsignalled
+            if not count or not self._running or rings is None:
                 return
             try:
                 if not self._event_index:
                     wanted = not rings.avail[FLAGS] & NO_NOTIFICATIONS
-                else:
+                else:  # whether the event is among the last `count`, which may be all there are
                     event = rings.avail[used_event(self._mask + 1)]
-                    wanted = (
-                        old is None or (new - event - 1) & INDEX_MASK < (new - old) & INDEX_MASK
-                    )
+                    wanted = (self._next_used - event - 1) & INDEX_MASK < count
             except MemoryNotMapped:
-                self._signalled = None
+                self._transfer_failed()
                 return
-            self._signalled = new
+            self._unsignalled = 0
             self.interrupts += wanted
         if wanted:
             self._owner.interrupt(self.index)
@@ -222,7 +216,7 @@ class VirtQueue:
                 if not self._event_index:
                     rings.used[FLAGS] = NO_NOTIFICATIONS
             except MemoryNotMapped:
-                self._forget_memory()
+                self._transfer_failed()
 
     def ask_for_kicks(self) -> bool:
         """Tell the driver to kick when it makes more available than anybody has seen.
@@ -242,7 +236,8 @@ class VirtQueue:
             with self._lock:  # the barrier
                 return rings.avail[INDEX] != seen
         except MemoryNotMapped:
-            self._forget_memory()
+            with self._lock:
+                self._transfer_failed()
             return False
 
     # For the owner, which holds the device's lock.
@@ -262,7 +257,7 @@ class VirtQueue:
             self._settings = settings
             self._mask = settings.size - 1
             self._enabled = True
-            self._blocks = None  # so that its areas are looked for
+            self._drop_memory()  # so that its areas are looked for
 
     def run(self, *, event_index: bool, indirect: bool) -> None:
         """Give chains from here on, by what was negotiated."""
@@ -271,19 +266,22 @@ class VirtQueue:
             self._running = self._enabled and self._memory is not None
 
     def pause(self) -> None:
-        """Give no chains until `run`. Those in flight can still be pushed."""
-        with self._lock:
-            self._running = False
+        """Give no chains until `run`. Those in flight can still be pushed.
+
+        It takes no lock: who holds that may wait for memory, in vain if this is the thread
+        that brings it. So a transfer that goes on is the last one.
+        """
+        self._running = False
 
     def abandon(self) -> None:
         """Take what is in flight as not popped, if anything is; a push of it does nothing."""
         with self._lock:
-            kept = [(chain, written) for chain, written in self._late if not chain.copies]
-            finished = {chain.head for chain, _ in kept}
-            self._again.extend(head for head in self._in_flight if head not in finished)
-            self._in_flight = {chain.head: chain for chain, _ in kept}
-            self._late = kept
-            self._rings = self._windows = self._blocks = None  # they keep memory mapped
+            self._late = [(head, written, ()) for head, written, copies in self._late if not copies]
+            finished = {head: Chain(head) for head, _, _ in self._late}
+            again = [head for head in self._in_flight if head not in finished]
+            self._again.extendleft(reversed(again))  # most were popped before what was put back
+            self._in_flight = finished
+            self._drop_memory()
 
     def reset(self) -> None:
         """Forget everything. A push of what was in flight does nothing."""
@@ -310,20 +308,18 @@ class VirtQueue:
 
     def saved(self) -> SavedQueue:
         """Return where it is, after `abandon`."""
-        late = tuple((chain.head, written) for chain, written in self._late)
+        late = tuple((head, written) for head, written, _ in self._late)
         return SavedQueue(self._next_avail, self._next_used, tuple(self._again), late)
 
     def take(self, saved: SavedQueue) -> None:
         """Go on where another one was, after `reset` and `enable`."""
         with self._lock:
             self._next_avail = saved.next_avail
-            self._next_used = self._signalled = saved.next_used
+            self._next_used = saved.next_used
             self._again = deque(saved.again)
-            # The bytes of these are in the guest already.
-            self._late = [(Chain(head), written) for head, written in saved.late]
-            self._in_flight = {chain.head: chain for chain, _ in self._late}
+            self._keep([(head, written, ()) for head, written in saved.late])
 
-    # Under the lock, but for the last two.
+    # Under the lock, but for `_missing` and `_violated`.
 
     def _next_head(self, rings: Rings) -> int:
         """Return the head of the chain to pop next; -1 if there is none.
@@ -345,64 +341,11 @@ class VirtQueue:
             raise BadChain(f"descriptor {head} is in flight already")
         return head
 
-    def _look_at_memory(self) -> None:
-        """Find the areas in the memory as it is now, and publish what had to wait for it."""
-        self._rings = self._windows = None  # before all else: they keep memory mapped
-        memory = self._memory
-        self._blocks = blocks = () if memory is None else memory.blocks()
-        if memory is None or not blocks or not self._enabled:
-            return
-        windows = GuestWindows(memory, blocks)
-        settings = self._settings
-        try:
-            self._rings = Rings.of(
-                windows, settings.size, settings.table, settings.driver, settings.device
-            )
-        except MemoryNotMapped:
-            return
-        self._windows = windows
-        late, self._late = self._late, []
-        self._give_back(late)
-
-    def _give_back(self, done: Sequence[tuple[Chain, int]]) -> None:
-        """Publish chains in the used ring; later, if there is no memory now."""
-        rings = self._rings
-        if rings is None:
-            self._late.extend(done)
-            return
-        position = self._next_used
-        try:
-            for chain, written in done:
-                if chain.copies:
-                    self._write_copies(chain, written)
-                rings.put_used(USED_ELEMENTS + 8 * (position & self._mask), chain.head, written)
-                position = (position + 1) & INDEX_MASK
-            rings.used[INDEX] = position
-        except MemoryNotMapped:
-            self._late.extend(done)
-            return
-        self._next_used = position
-        for chain, _ in done:
-            self._in_flight.pop(chain.head, None)
-
-    def _write_copies(self, chain: Chain, written: int) -> None:
-        for index, buffer in enumerate(chain.writable):
-            address = chain.copies.get(index)
-            count = min(len(buffer), written)
-            written -= count
-            if address is not None and count and self._memory is not None:
-                self._memory.write(address, buffer[:count])
-
-    def _forget_memory(self) -> None:
-        """Look at the memory anew when it is next needed."""
-        self._blocks = None
-
     def _missing(self, what: str) -> None:
         """A buffer isn't in memory. Look again, if that hasn't been so for long."""
         now = time.monotonic()
         if self._missing_since is None:
             self._missing_since = now
-        self._forget_memory()
         if now - self._missing_since < MISSING_S:
             self._owner.look_again(self.index, MISSING_S)
         else:

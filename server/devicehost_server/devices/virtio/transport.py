@@ -28,7 +28,15 @@ from devicehost_server.devices.virtio.negotiation import Negotiation
 from devicehost_server.model.device_io import ReadableBuffer, WritableBuffer
 from devicehost_server.model.interrupts import InterruptLine
 
-STATUS_FIELDS = tuple(Field(bit.name or "", bit.value) for bit in Status)
+_STATUS_HELP = {
+    Status.ACKNOWLEDGE: "the guest has noticed the device",
+    Status.DRIVER: "it has a driver for it",
+    Status.DRIVER_OK: "the driver is ready",
+    Status.FEATURES_OK: "driver and device agree on the features",
+    Status.NEEDS_RESET: "the device has failed",
+    Status.FAILED: "the driver has given up",
+}
+STATUS_FIELDS = tuple(Field(bit.name or "", bit.value, _STATUS_HELP[bit]) for bit in Status)
 ISR_FIELDS = (
     Field("QUEUE", ISR_QUEUE, "there is something in a used ring"),
     Field("CONFIG", ISR_CONFIG, "the configuration, or the status, is another one"),
@@ -71,14 +79,14 @@ class Wired:
 
     Attributes:
         register: as it is declared.
-        get: returns its value, without effects.
+        get: returns its value, without effects; None if it holds nothing that can be told.
         write: what a guest's write does.
         read: what a guest's read does, if not just `get`.
         poke: sets it without effects, if that can be done.
     """
 
     register: Register
-    get: Callable[..., int] = _zero
+    get: Callable[..., int] | None = None
     write: Callable[..., None] = _ignore
     read: Callable[[], int] | None = None
     poke: Callable[[int], None] | None = None
@@ -87,8 +95,10 @@ class Wired:
         """Return how it is accessed."""
         get, write = self.get, self.write
         if index is not None:
-            get, write = partial(get, index), partial(write, index)
-        return Way(self.register.size, self.read or get, write, get, Rules.of(self.register))
+            get = None if get is None else partial(get, index)
+            write = partial(write, index)
+        read = self.read or get or _zero
+        return Way(self.register.size, read, write, get, Rules.of(self.register))
 
 
 class Transport(ABC):
@@ -102,7 +112,6 @@ class Transport(ABC):
         config_region: which of them is the device's own configuration.
         partial_writes: whether a write of a part of a register changes that part.
         isr: the interrupt status.
-        register_map: what is where.
     """
 
     name: ClassVar[str]
@@ -115,21 +124,10 @@ class Transport(ABC):
         self.isr = 0
         self._line: InterruptLine | None = None
         self._context: DeviceContext | None = None
-        config = Register(
-            "CONFIG",
-            self.config_region * self.region_size,
-            count=self.region_size,
-            sizes=(1, 2, 4),
-            reset=None,
-            help="the device's own configuration",
-        )
-        wired = self.wire()
-        self.register_map = RegisterMap(
-            self.name, (*(each.register for each in wired), config), "virtio device"
-        )
-        self._wired = {each.register.name: each for each in wired}
+        self._wired = {each.register.name: each for each in self.wire()}
+        self._maps: Remembered[int, RegisterMap] = Remembered(self._map)
         dispatch = Dispatch(
-            RegisterMap(self.name, tuple(each.register for each in wired)),
+            self._map(config_size=0),
             lambda register, index: self._wired[register.name].way(index),
             partial_writes=self.partial_writes,
         )
@@ -143,6 +141,25 @@ class Transport(ABC):
     @abstractmethod
     def wire(self) -> Sequence[Wired]:
         """Make the registers."""
+
+    @property
+    def register_map(self) -> RegisterMap:
+        """What is where: the registers, and as much configuration as the device has."""
+        return self._maps[len(self.core.config_space)]
+
+    def _map(self, config_size: int) -> RegisterMap:
+        registers = [each.register for each in self._wired.values()]
+        if config_size:
+            config = Register(
+                "CONFIG",
+                self.config_region * self.region_size,
+                count=config_size,
+                sizes=(1, 2, 4),
+                reset=None,
+                help="the device's own configuration",
+            )
+            registers.append(config)
+        return RegisterMap(self.name, tuple(registers), "virtio device")
 
     # Accesses.
 
@@ -236,6 +253,7 @@ class Transport(ABC):
         return lambda: self.set_isr(isr)
 
     def close(self) -> None:
-        """Let go of the interrupt."""
+        """Let go of the interrupts, for good."""
         if self._line is not None:
             self._line.set_level(asserted=False)
+        self._line = self._context = None

@@ -181,7 +181,11 @@ def _queue(state: Negotiation) -> Sequence[Wired]:
         ),
         Wired(
             Register(
-                "QUEUE_READY", 0x044, WORD, fields=(Field("READY", 1),), help="queue is in use"
+                "QUEUE_READY",
+                0x044,
+                WORD,
+                fields=(Field("READY", 1, "the driver uses it"),),
+                help="whether the queue is in use",
             ),
             get=lambda: int(state.queue.enabled),
             write=ready,
@@ -191,10 +195,11 @@ def _queue(state: Negotiation) -> Sequence[Wired]:
                 "QUEUE_RESET",
                 0x0C0,
                 WORD,
-                fields=(Field("RESET", 1),),
+                fields=(Field("RESET", 1, "take it out of use, and forget its settings"),),
                 help="reset the queue",
                 on_write=OnWrite.CHANGES,
             ),
+            get=lambda: 0,
             write=state.reset_queue,
         ),
         *(

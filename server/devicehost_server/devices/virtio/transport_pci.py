@@ -13,7 +13,9 @@ An event with an MSI-X vector is a message; one without sets the ISR and asserts
 function whose client has MSI-X enabled keeps INTx to itself.
 
 The registers can also be reached by the configuration space, through a window (section
-4.1.4.9): a capability says which bytes of BAR 0 its data are.
+4.1.4.9): a capability says which bytes of BAR 0 its data are. Such accesses don't go over the
+bus, so nobody who looks on there sees them: no trace, breakpoint or recording. Firmware that
+can't reach a BAR makes them; drivers don't.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from devicehost.registers import Access, Field, OnRead, Register
+from devicehost.registers import Access, Field, OnRead, OnWrite, Register
 from devicehost_server.devices.base import DeviceContext, State
 from devicehost_server.devices.state import StateReader
 from devicehost_server.devices.virtio.features import ISR_CONFIG, ISR_QUEUE
@@ -185,7 +187,6 @@ class PciTransport(Transport):
                     sizes=(2, 4),
                     help="kick a queue",
                 ),
-                get=lambda *_: 0,
                 write=self._kick if queues > 1 else partial(self._kick, 0),
             ),
         )
@@ -211,7 +212,7 @@ class PciTransport(Transport):
         self._interrupt(self.config_vector, ISR_CONFIG)
 
     def _interrupt(self, vector: int, bit: int) -> None:
-        if vector == NO_VECTOR or self._context is None:
+        if vector >= self.vectors or self._context is None:
             self.raise_isr(bit)
         else:
             context = self._context
@@ -284,7 +285,13 @@ def _queue(state: Negotiation, vectors: int) -> Sequence[Wired]:
             write=lambda value: state.write_vector(value, vectors),
         ),
         Wired(
-            Register("QUEUE_ENABLE", 0x1C, 2, fields=(Field("ENABLE", 1),), help="it is in use"),
+            Register(
+                "QUEUE_ENABLE",
+                0x1C,
+                2,
+                fields=(Field("ENABLE", 1, "the driver uses it"),),
+                help="whether the queue is in use",
+            ),
             get=lambda: int(state.queue.enabled),
             write=enable,
         ),
@@ -305,7 +312,15 @@ def _queue(state: Negotiation, vectors: int) -> Sequence[Wired]:
             get=lambda: state.queue_select if state.size_max else 0,
         ),
         Wired(
-            Register("QUEUE_RESET", 0x3A, 2, fields=(Field("RESET", 1),), help="reset the queue"),
+            Register(
+                "QUEUE_RESET",
+                0x3A,
+                2,
+                fields=(Field("RESET", 1, "take it out of use, and forget its settings"),),
+                help="reset the queue",
+                on_write=OnWrite.CHANGES,
+            ),
+            get=lambda: 0,
             write=state.reset_queue,
         ),
     )

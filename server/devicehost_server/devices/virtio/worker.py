@@ -12,17 +12,22 @@ the driver kicks at all when the worker doesn't look, is the queue's concern: se
     worker.kick(0)
     worker.pause()          # from here on nothing is served
     worker.resume()
+    worker.pause()
     worker.close()
 """
 
 from __future__ import annotations
 
-import heapq
 import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from operator import itemgetter
 from typing import Final
+
+FOREVER: Final = -1.0
+"""The time that somebody has who waits until it is so."""
 
 _CLOSE: Final = -1
 _DELIVER: Final = -2
@@ -47,7 +52,7 @@ class Worker:
         self._noted: set[int] = set()
         self._serving = threading.Lock()
         self._paused = True
-        self._later: list[tuple[float, int]] = []  # a heap: when, and which queue
+        self._later: dict[int, float] = {}  # queues, and when to kick them
         self._later_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -59,9 +64,10 @@ class Worker:
             self._inbox.put(index)
 
     def kick_after(self, index: int, delay_s: float) -> None:
-        """Have a queue served once some time has passed."""
+        """Have a queue served once some time has passed; once, however often this is called."""
+        due = time.monotonic() + delay_s
         with self._later_lock:
-            heapq.heappush(self._later, (time.monotonic() + delay_s, index))
+            self._later[index] = min(due, self._later.get(index, due))
         self.post()  # so that it waits no longer than that
 
     def post(self) -> None:
@@ -70,10 +76,20 @@ class Worker:
             self._noted.add(_DELIVER)
             self._inbox.put(_DELIVER)
 
-    def pause(self) -> None:
-        """Serve nothing until `resume`. When this returns, nothing is being served."""
-        with self._serving:
-            self._paused = True
+    def pause(self, timeout_s: float = FOREVER) -> bool:
+        """Serve nothing until `resume`. When this returns True, nothing is being served.
+
+        Args:
+            timeout_s: how long what is being served may take to end.
+
+        Returns:
+            Whether it did. If not, nothing has changed.
+        """
+        if not self._serving.acquire(timeout=timeout_s):
+            return False
+        self._paused = True
+        self._serving.release()
+        return True
 
     def resume(self) -> None:
         """Serve what is kicked from here on. Kicks that came meanwhile are lost."""
@@ -81,10 +97,10 @@ class Worker:
             self._paused = False
 
     def close(self) -> None:
-        """End the thread."""
-        self.pause()
+        """End the thread. If it isn't paused, it ends when it can."""
         self._inbox.put(_CLOSE)
-        self._thread.join()
+        if self._paused:
+            self._thread.join()
 
     def _run(self) -> None:
         while (index := self._next()) != _CLOSE:
@@ -98,11 +114,14 @@ class Worker:
     def _next(self) -> int:
         """Wait for what is to be done."""
         while self._later:
-            due, index = self._later[0]
-            try:
-                return self._inbox.get(timeout=max(0.0, due - time.monotonic()))
-            except queue.Empty:
-                with self._later_lock:
-                    due, index = heapq.heappop(self._later)
-                return index
+            with self._later_lock:
+                index, due = min(self._later.items(), key=itemgetter(1))
+                left_s = due - time.monotonic()
+                if left_s <= 0:
+                    del self._later[index]
+            if left_s <= 0:
+                self.kick(index)  # behind those who wait already
+                continue
+            with suppress(queue.Empty):
+                return self._inbox.get(timeout=left_s)
         return self._inbox.get()

@@ -6,7 +6,7 @@
 
 From the outside in: `device` is what the driver sees, `service` carries out requests, as
 `request` takes them apart, on a `disk` (with `holes` and `image_lock`), at once or by
-`workers`, as `pace` has it. `traffic` counts them. Numbers and layouts are in `spec`.
+`workers`. `traffic` counts them. Numbers and layouts are in `spec`.
 """
 
 from devicehost_server.devices.virtio.blk.device import VirtioBlk, VirtioBlkConfig

@@ -1,8 +1,10 @@
 """The block device: features, configuration, and its life.
 
 Durability (virtio 1.2, section 5.2.6.2): a flush is answered when all writes that were
-answered before it are on the disk. Without a cache, so if the driver didn't accept FLUSH or
-has switched the cache off, each write is on the disk when it is answered.
+answered before it are on the disk: whichever queue and thread they went by, it is one file.
+Without a cache, so if the driver didn't accept FLUSH or has switched the cache off, each
+write is on the disk when it is answered. Until then it is in the host's page cache, which
+outlives this process: only a crash of the host can lose it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from devicehost_server.devices.state import StateReader
 from devicehost_server.devices.virtio.blk.disk import Disk
 from devicehost_server.devices.virtio.blk.request import Request
 from devicehost_server.devices.virtio.blk.service import (
-    RANGE_SECTORS_MAX,
+    DISCARD_SECTORS_MAX,
     SEGMENTS_MAX,
+    ZERO_SECTORS_MAX,
     Service,
 )
 from devicehost_server.devices.virtio.blk.spec import (
@@ -34,10 +37,13 @@ from devicehost_server.devices.virtio.blk.spec import (
 from devicehost_server.devices.virtio.blk.traffic import Traffic
 from devicehost_server.devices.virtio.device import VirtioConfig, VirtioDevice
 from devicehost_server.devices.virtio.queue import VirtQueue
+from devicehost_server.devices.virtio.sizes import check_queue_size
 from devicehost_server.model.errors import BadConfig, BadState
 
 PAGE = 4096
 """What the page cache, and nearly every file system, works in: bytes."""
+
+_ERRNO_MAX = 4095
 
 NOTIFY_BYTES = 1 << 20
 """After how many bytes the driver is interrupted, though there are more requests."""
@@ -55,16 +61,22 @@ class VirtioBlkConfig(VirtioConfig):
     """The configuration of a disk."""
 
     file: Path = option(help="the image: a regular file or a block device")
-    read_only: bool = option(default=False, help="whether nothing may be written")
+    read_only: bool = option(default=False, help="whether the guest may only read")
     queues: int = option(1, "how many queues, at best one for each vCPU", minimum=1, maximum=8)
-    queue_size: int = option(256, "descriptors of a queue, a power of two", minimum=4, maximum=1024)
-    serial: str | None = option(None, "up to 20 ASCII letters; none for the device's id")
+    queue_size: int = option(
+        256, "descriptors of each queue, a power of two", minimum=4, maximum=1024
+    )
+    serial: str | None = option(
+        None, "the serial number, up to 20 ASCII characters; none for the device's id"
+    )
     block_size: BlockSize = option(BlockSize.SECTOR, "bytes of a logical block")
-    lock: bool = option(default=True, help="whether to lock the image, as QEMU does")
+    lock: bool = option(
+        default=True, help="whether to lock the image against other programs, as QEMU does"
+    )
 
 
 class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
-    """A disk."""
+    """A disk for a guest (virtio 1.2)."""
 
     type_name = "virtio-blk"
     config_type = VirtioBlkConfig
@@ -75,12 +87,10 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
 
     def __init__(self, config: VirtioBlkConfig) -> None:
         super().__init__(config)
-        size = config.queue_size
-        if size & (size - 1):
-            raise self._bad("queue_size", f"{size} is not allowed; allowed: a power of two")
+        check_queue_size(self.type_name, config.queue_size)
         serial = config.serial or ""
         if not serial.isascii() or len(serial) > ID_SIZE:
-            allowed = f"allowed: up to {ID_SIZE} ASCII letters"
+            allowed = f"allowed: up to {ID_SIZE} ASCII characters"
             raise self._bad("serial", f"{serial!r} is not allowed; {allowed}")
         self._service: Service | None = None  # nor has it one in a replay
         self._capacity = 0
@@ -127,10 +137,10 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
             0,
             self._is_cached,
             self.config.queues,
-            RANGE_SECTORS_MAX * writes,
+            DISCARD_SECTORS_MAX * writes,
             SEGMENTS_MAX * writes,
             PAGE // SECTOR * writes,
-            RANGE_SECTORS_MAX * writes,
+            ZERO_SECTORS_MAX * writes,
             SEGMENTS_MAX * writes,
             writes,
         )
@@ -191,7 +201,7 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
             queue.notify()
 
     def quiesce(self) -> None:
-        """Wait until the disk has done what it was asked for."""
+        """Wait until the disk has done what it has begun; the rest is for later, if ever."""
         if self._service is not None:
             self._service.drain()
 
@@ -207,8 +217,16 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
         self._wants_cache = True
 
     def save_device(self) -> State:
-        """What the driver may know: the capacity, in bytes, and whether it wants a cache."""
-        return {"capacity": self._capacity, "wants_cache": self._wants_cache}
+        """What the driver may know.
+
+        That is the capacity, in bytes; whether it wants a cache; and the error by which a
+        flush has failed, since from then on none may succeed.
+        """
+        return {
+            "capacity": self._capacity,
+            "wants_cache": self._wants_cache,
+            "flush_error": self._service.disk.flush_error if self._service else 0,
+        }
 
     def restore_device(self, state: State) -> None:
         """Go on as before. If the image has grown since, the guest doesn't learn of it.
@@ -219,6 +237,7 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
         reader = StateReader(self.name, state)
         capacity = reader.integer("capacity", maximum=(1 << 63) - 1)
         wants_cache = reader.boolean("wants_cache")
+        flush_error = reader.integer("flush_error", maximum=_ERRNO_MAX)
         reader.finish()
         if self._service is not None:
             if capacity > (size := self._service.disk.size):
@@ -229,6 +248,7 @@ class VirtioBlk(VirtioDevice[VirtioBlkConfig]):
                     field="capacity",
                 )
             self._service.capacity = capacity
+            self._service.disk.flush_error = flush_error
         self._capacity, self._wants_cache = capacity, wants_cache
 
     @property

@@ -12,7 +12,8 @@ at once. They raise `OSError` for what the disk couldn't do.
 What is durable: a write is, once a `flush` that was called after it has returned. Linux
 tells of a failed write-back once, and regards the data as clean then, though it isn't on
 the disk. A flush that comes after a failed one would succeed, and claim what isn't so.
-Therefore flushes fail from the first failure on, until the disk is opened anew.
+Therefore flushes fail from the first failure on, until the disk is opened anew for a guest
+that starts anew, too; for one that goes on, set `flush_error` as it was.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from devicehost_server.devices.virtio.blk import holes
@@ -32,6 +34,7 @@ from devicehost_server.model.errors import BadConfig
 _IOV_MAX: int = os.sysconf("SC_IOV_MAX")
 _ZEROS = memoryview(bytes(1 << 18))
 _CANT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
+_CANT_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
 
 
 class Disk:
@@ -41,6 +44,7 @@ class Disk:
         size: of the image when it was opened.
         read_only: whether it was opened so.
         tells_cached: whether it may be able to do `read_cached`.
+        flush_error: the number of the error by which all flushes fail; 0 if none did.
     """
 
     def __init__(self, fd: int, *, read_only: bool) -> None:
@@ -52,7 +56,7 @@ class Disk:
         self._cant: set[Callable[[int, int, int], None]] = set()
         self._flushing = threading.Lock()
         self._flushes = 0
-        self._flush_error: OSError | None = None
+        self.flush_error = 0
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool, locked: bool, device_type: str) -> Disk:
@@ -80,24 +84,19 @@ class Disk:
                 raise bad(f"{what}; allowed: a regular file or a block device")
             fd = os.open(path, mode | os.O_CLOEXEC)
         except OSError as error:
-            allowed = "" if read_only else " for reading and writing (or set read_only)"
-            raise bad(f"can't be opened{allowed}: {error.strerror}") from None
-        try:
+            why = f"can't be opened: {error.strerror}"
+            if not read_only and error.errno in _CANT_BE_WRITTEN:
+                why = f"{why}; read_only=yes does without writing"
+            raise bad(why) from None
+        with ExitStack() as undo:
+            undo.callback(os.close, fd)
             if locked:
-                lock_image(fd, read_only=read_only)
+                _lock(fd, bad, read_only=read_only)
             disk = cls(fd, read_only=read_only)
             if not disk.size or disk.size % SECTOR:
                 allowed = f"a multiple of {SECTOR}, at least {SECTOR}"
                 raise bad(f"has {disk.size} bytes; allowed: {allowed}")
-        except BlockingIOError:
-            os.close(fd)
-            raise bad("is in use by another program that writes it, or wants no writer") from None
-        except OSError as error:
-            os.close(fd)
-            raise bad(f"can't be locked: {error.strerror}; lock=no does without", "lock") from None
-        except BadConfig:
-            os.close(fd)
-            raise
+            undo.pop_all()
         return disk
 
     def close(self) -> None:
@@ -140,15 +139,15 @@ class Disk:
         seen = self._flushes
         # One at a time: Linux tells only one of those that wait for a failure.
         with self._flushing:
-            if (error := self._flush_error) is not None:
-                raise OSError(error.errno, error.strerror)
+            if self.flush_error:
+                raise OSError(self.flush_error, os.strerror(self.flush_error))
             if self._flushes != seen:
                 return  # one has begun after this call, and ended
             self._flushes += 1
             try:
                 os.fdatasync(self._fd)
-            except OSError as failure:
-                self._flush_error = failure
+            except OSError as error:
+                self.flush_error = error.errno or errno.EIO
                 raise
 
     def discard(self, offset: int, size: int) -> None:
@@ -173,17 +172,34 @@ class Disk:
             offset, size = offset + part, size - part
 
     def _try(self, way: Callable[[int, int, int], None], offset: int, size: int) -> bool:
-        """Do what the file system may be unable to do; return whether it was done."""
+        """Do what the file system may be unable to do; return whether it was done.
+
+        It may be able to do it for other ranges: a disk with blocks of 4096 bytes takes no
+        less (EINVAL), while the page cache, by which data goes, doesn't mind.
+        """
         if way in self._cant:
             return False
         try:
             way(self._fd, offset, size)
         except OSError as error:
-            if error.errno not in _CANT:
+            if error.errno in _CANT:
+                self._cant.add(way)
+            elif error.errno != errno.EINVAL:
                 raise
-            self._cant.add(way)
             return False
         return True
+
+
+def _lock(fd: int, bad: Callable[[str, str], BadConfig], *, read_only: bool) -> None:
+    """Lock an image, or raise what `bad` makes of a reason and a field."""
+    try:
+        lock_image(fd, read_only=read_only)
+    except BlockingIOError:
+        why = "is in use by another program that writes it, or wants no writer"
+        raise bad(why, "file") from None
+    except OSError as error:
+        why = f"can't be locked: {error.strerror}; lock=no does without"
+        raise bad(why, "lock") from None
 
 
 def _move(

@@ -16,6 +16,8 @@ from devicehost_server.devices.virtio.blk.spec import HEADER, SECTOR, SEGMENT, U
 from devicehost_server.devices.virtio.chain import Chain
 from devicehost_server.devices.virtio.queue import VirtQueue
 
+_HEADER_SIZE = HEADER.size
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -78,16 +80,15 @@ class Request:
         self.queue = queue
         self.chain = chain
         self.size = 0
-        header, self.outgoing = _split(chain.readable, HEADER.size)
-        self.incoming, status = _split_last(chain.writable)
-        self._status = status
+        header, self.outgoing = _split(chain.readable)
+        self.incoming, self._status = _split_last(chain.writable)
         self.kind, sector = HEADER.unpack(header)
         self.offset = sector * SECTOR
 
     @property
     def outgoing_size(self) -> int:
         """How many bytes the driver sent as data."""
-        return self.chain.readable_size - HEADER.size
+        return self.chain.readable_size - _HEADER_SIZE
 
     @property
     def incoming_size(self) -> int:
@@ -142,20 +143,18 @@ class Request:
         return segments
 
 
-def _split(
-    windows: Sequence[memoryview], count: int
-) -> tuple[bytes | memoryview, Sequence[memoryview]]:
-    """Return the first `count` bytes of `windows`, and the windows on the rest."""
-    if windows and len(windows[0]) == count:
+def _split(windows: Sequence[memoryview]) -> tuple[bytes | memoryview, Sequence[memoryview]]:
+    """Return the header that `windows` begin with, and the windows on the rest."""
+    if windows and len(windows[0]) == _HEADER_SIZE:
         return windows[0], windows[1:]  # as drivers do it
     head = b""
     for index, window in enumerate(windows):
-        missing = count - len(head)
+        missing = _HEADER_SIZE - len(head)
         head += window[:missing]
-        if len(head) == count:
+        if len(head) == _HEADER_SIZE:
             rest = window[missing:]
             return head, (*((rest,) if rest else ()), *windows[index + 1 :])
-    raise ValueError(f"a request of {len(head)} bytes; allowed: at least {count}")
+    raise ValueError(f"a request of {len(head)} bytes; allowed: at least {_HEADER_SIZE}")
 
 
 def _split_last(windows: Sequence[memoryview]) -> tuple[Sequence[memoryview], memoryview]:

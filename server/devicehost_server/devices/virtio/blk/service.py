@@ -16,11 +16,10 @@ from functools import partial
 from typing import TypeAlias
 
 from devicehost_server.devices.virtio.blk.disk import Disk
-from devicehost_server.devices.virtio.blk.pace import Pace
 from devicehost_server.devices.virtio.blk.request import Refused, Request, Segment
 from devicehost_server.devices.virtio.blk.spec import ID_SIZE, SECTOR, UNMAP, Kind, Status
 from devicehost_server.devices.virtio.blk.traffic import Traffic
-from devicehost_server.devices.virtio.blk.workers import Workers
+from devicehost_server.devices.virtio.blk.workers import Pace, Workers
 
 WORKERS_MAX = 8
 """How many requests wait for the disk at a time."""
@@ -28,8 +27,12 @@ WORKERS_MAX = 8
 SEGMENTS_MAX = 32
 """The most ranges in a discard, or a request to write zeros."""
 
-RANGE_SECTORS_MAX = (1 << 31) // SECTOR
-"""The most sectors of such a range: 2 GiB."""
+DISCARD_SECTORS_MAX = (1 << 31) // SECTOR
+"""The most sectors of a range to discard: 2 GiB."""
+
+ZERO_SECTORS_MAX = (32 << 20) // SECTOR
+"""The most sectors of a range of zeros: 32 MiB. There are file systems where these have to be
+written one by one, and a reset waits for that."""
 
 INLINE_MAX = 1 << 20
 """The most bytes of a request that is carried out at once."""
@@ -67,7 +70,7 @@ class Service:
         return self._workers.unfinished
 
     def drain(self) -> None:
-        """Return when the workers have no request any more."""
+        """Return when the workers have no request any more. They drop what isn't begun."""
         self._workers.drain()
 
     def close(self) -> None:
@@ -129,9 +132,9 @@ class Service:
                 self._identify(request)
                 return None
             case Kind.DISCARD:
-                return partial(self._discard, self._segments(request, flags=0))
+                return partial(self._discard, self._segments(request, DISCARD_SECTORS_MAX, 0))
             case Kind.WRITE_ZEROES:
-                return partial(self._zero, self._segments(request, flags=UNMAP))
+                return partial(self._zero, self._segments(request, ZERO_SECTORS_MAX, UNMAP))
             case _:
                 raise Refused(Status.UNSUPP)
 
@@ -172,11 +175,11 @@ class Service:
             window[:part] = name[:part]
             name = name[part:]
 
-    def _segments(self, request: Request, *, flags: int) -> list[Segment]:
+    def _segments(self, request: Request, sectors_max: int, flags: int) -> list[Segment]:
         self._check_writable()
         return request.segments(
             count_max=SEGMENTS_MAX,
-            sectors_max=RANGE_SECTORS_MAX,
+            sectors_max=sectors_max,
             flags=flags,
             capacity=self.capacity,
         )

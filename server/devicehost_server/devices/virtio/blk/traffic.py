@@ -8,7 +8,8 @@ from typing import Any
 
 from devicehost_server.devices.virtio.blk.spec import Kind, Status
 
-_NAMES = {kind.value: kind.name.lower() for kind in Kind}
+_OTHER = -1
+_NAMES = {_OTHER: "other", **{kind.value: kind.name.lower() for kind in Kind}}
 
 
 class _Tally:
@@ -29,7 +30,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[int, _Tally] = {}
         self._error = ""
 
     def count(self, kind: int, status: Status, size: int, started_ns: int) -> None:
@@ -43,9 +44,9 @@ class Traffic:
         """
         taken_ns = time.perf_counter_ns() - started_ns
         with self._lock:
-            tally = self._tallies.get(name := _NAMES.get(kind, "other"))
+            tally = self._tallies.get(kind)
             if tally is None:
-                tally = self._tallies[name] = _Tally()
+                tally = self._tallies.setdefault(kind if kind in _NAMES else _OTHER, _Tally())
             tally.requests += 1
             tally.size += size
             tally.total_ns += taken_ns
@@ -61,13 +62,13 @@ class Traffic:
         """Return the numbers by kind of request, and the last error."""
         with self._lock:
             kinds: dict[str, Any] = {
-                name: {
+                _NAMES[kind]: {
                     "requests": tally.requests,
                     "bytes": tally.size,
                     "errors": tally.errors,
                     "mean_us": tally.total_ns // tally.requests // 1000,
                     "longest_us": tally.longest_ns // 1000,
                 }
-                for name, tally in self._tallies.items()
+                for kind, tally in self._tallies.items()
             }
         return {**kinds, "last_error": self._error}

@@ -2,17 +2,34 @@
 
     workers = Workers("disk0", 4)
     workers.submit(job)         # starts a thread if all that there are have work
-    workers.drain()             # returns when all that was submitted is done
+    workers.drain()             # drops what isn't begun, and waits for what is
     workers.close()
 
 A disk that is never asked for anything slow has no thread. A job must not raise.
+
+To hand a request over costs more than to read or write a page that is in the cache, but a
+queue mustn't stand still behind a slow disk. Linux tells beforehand only of reads, and not
+on every file system. So the rest is done at once for as long as that is quick:
+
+    if pace.is_quick():
+        write()
+        pace.note(taken_ns)
+    else:
+        workers.submit(write)
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+SLOW_NS = 1_000_000
+"""What takes longer has waited for something."""
+
+DETOURS = 32
+"""How many requests are handed over after a slow one, before one is tried again."""
 
 
 class Workers:
@@ -43,12 +60,19 @@ class Workers:
         self._jobs.put(job)
 
     def drain(self) -> None:
-        """Return when nothing is left to do. Call it where nobody submits."""
+        """Drop what isn't begun, and return when the rest is done. Call it where nobody submits."""
+        dropped = 0
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait()
+                dropped += 1
         with self._changed:
+            self._unfinished -= dropped
             self._changed.wait_for(lambda: not self._unfinished)
 
     def close(self) -> None:
-        """Do what is left, and end the threads."""
+        """Drain, and end the threads."""
+        self.drain()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -64,3 +88,24 @@ class Workers:
                     self._unfinished -= 1
                     if not self._unfinished:
                         self._changed.notify_all()
+
+
+class Pace:
+    """For one thread."""
+
+    __slots__ = ("_detours",)
+
+    def __init__(self) -> None:
+        self._detours = 0
+
+    def is_quick(self) -> bool:
+        """Return whether the next request should be done at once."""
+        if self._detours:
+            self._detours -= 1
+            return False
+        return True
+
+    def note(self, taken_ns: int) -> None:
+        """Learn how long one took that was done at once."""
+        if taken_ns > SLOW_NS:
+            self._detours = DETOURS

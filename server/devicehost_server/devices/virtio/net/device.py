@@ -39,6 +39,7 @@ from devicehost_server.devices.virtio.net.frames import (
 from devicehost_server.devices.virtio.net.hub import HubPort
 from devicehost_server.devices.virtio.net.receiver import Receiver
 from devicehost_server.devices.virtio.net.spec import (
+    ALLOWED,
     HubSpec,
     Spec,
     TapSpec,
@@ -71,12 +72,19 @@ _RECEIVING = Feature.GUEST_CSUM | Feature.GUEST_TSO4 | Feature.GUEST_TSO6
 class Config(VirtioConfig):
     """The configuration of a `virtio-net`."""
 
-    netdev: str = option(help="the other end: tap:NAME, unix:PATH, unix-listen:PATH, hub:NAME")
-    mac: str | None = option(None, "the address, as 52:54:00:12:34:56; none for one of its own")
-    mtu: int | None = option(
-        None, "the longest packet, in bytes, that the driver is told", minimum=68, maximum=0xFFFF
+    netdev: str = option(help=f"what it is plugged into: {ALLOWED}")
+    mac: str | None = option(
+        None, "its address, like 52:54:00:12:34:56; none for one made of its id and netdev"
     )
-    queue_size: int = option(256, "descriptors of each queue", minimum=16, maximum=1024)
+    mtu: int | None = option(
+        None,
+        "bytes of the longest packet that the driver sends; none not to say",
+        minimum=68,
+        maximum=0xFFFF,
+    )
+    queue_size: int = option(
+        256, "descriptors of each queue, a power of two", minimum=16, maximum=1024
+    )
 
 
 class VirtioNet(VirtioDevice[Config]):

@@ -20,7 +20,7 @@ Numbers are little-endian. The header is read once, since a guest may change it 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 
 from devicehost_server.model.device_io import ReadableBuffer
@@ -84,6 +84,7 @@ class Metadata:
         needs_checksum: whether a checksum is to be completed. Where it stands is the sum
             of what isn't in the frame itself.
         gso: what is to be cut.
+        headers_size: bytes of all headers, if the sender likes to tell. Nothing is done by it.
         gso_size: bytes of payload in each segment.
         checksum_start: the first byte that is summed, from the beginning of the frame.
         checksum_offset: where the checksum stands, from there.
@@ -91,6 +92,7 @@ class Metadata:
 
     needs_checksum: bool
     gso: Gso
+    headers_size: int
     gso_size: int
     checksum_start: int
     checksum_offset: int
@@ -102,12 +104,23 @@ class Metadata:
         Raises:
             BadFrame: it asks for something that no feature stands for.
         """
-        flags, gso_type, _, gso_size, start, offset = _METADATA.unpack(header)
+        flags, gso_type, headers_size, gso_size, start, offset = _METADATA.unpack(header)
         try:
             gso = Gso(gso_type)
         except ValueError:
             raise BadFrame("bad_header") from None
-        return cls(bool(flags & NEEDS_CHECKSUM), gso, gso_size, start, offset)
+        return cls(bool(flags & NEEDS_CHECKSUM), gso, headers_size, gso_size, start, offset)
+
+    def pack(self) -> bytes:
+        """Return a header's first 10 bytes."""
+        return _METADATA.pack(
+            NEEDS_CHECKSUM if self.needs_checksum else 0,
+            self.gso,
+            self.headers_size,
+            self.gso_size,
+            self.checksum_start,
+            self.checksum_offset,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +188,7 @@ _NEEDED = {Gso.TCPV4: Feature.HOST_TSO4, Gso.TCPV6: Feature.HOST_TSO6}
 
 
 def _checked(header: bytes, size: int, features: int) -> bytes:
-    """Return `header` without what devices have to ignore.
+    """Return `header` without what devices have to ignore, and with nothing that is untrue.
 
     Raises:
         BadFrame: it points outside of the frame, or asks for what wasn't negotiated.
@@ -189,11 +202,13 @@ def _checked(header: bytes, size: int, features: int) -> bytes:
         raise BadFrame("bad_header")
     if metadata.checksum_start + metadata.checksum_offset + 2 > size:
         raise BadFrame("bad_header")
-    if metadata.gso is not Gso.NONE and not (
-        features & _NEEDED[metadata.gso] and metadata.gso_size
-    ):
+    if metadata.gso is Gso.NONE:
+        metadata = replace(metadata, headers_size=0, gso_size=0)
+    elif not (features & _NEEDED[metadata.gso] and metadata.gso_size):
         raise BadFrame("bad_header")
-    return bytes((NEEDS_CHECKSUM,)) + header[1:]
+    elif metadata.headers_size > size:
+        metadata = replace(metadata, headers_size=0)
+    return metadata.pack()
 
 
 _ACCEPTED = {

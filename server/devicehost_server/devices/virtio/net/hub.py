@@ -148,7 +148,7 @@ class HubPort(Backend):
         self._backlog: deque[Frame] = deque()
         self._backlog_size = 0
         self._stuck_since: float | None = None  # senders wait, or have given up waiting
-        self._waiting: list[HubPort] = []
+        self._waiting: dict[HubPort, None] = {}
         # The worker's:
         self._touched: dict[HubPort, None] = {}
 
@@ -238,7 +238,7 @@ class HubPort(Backend):
                 self._stuck_since = now
             if not self._is_full() or now - self._stuck_since >= PATIENCE_S:
                 return False
-            self._waiting.append(sender)
+            self._waiting[sender] = None
         LOOP.kick(self)
         return True
 
@@ -301,6 +301,6 @@ class HubPort(Backend):
 
     def _wake_waiting(self) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
         for port in waiting:
             port.go_on()

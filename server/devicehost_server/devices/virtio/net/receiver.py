@@ -19,6 +19,7 @@ from devicehost_server.devices.virtio.net.frames import (
     FRAME_MAX,
     HEADER_SIZE,
     NUM_BUFFERS_OFFSET,
+    PLAIN,
     Feature,
     Frame,
 )
@@ -47,6 +48,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._queue: VirtQueue | None = None
         self._merges = False
+        self._takes_flags = False  # else there must be none (5.1.6.4.1), but Linux says DATA_VALID
         self._late: Frame | None = None  # read already, when buffers ran out
         self._spill = memoryview(bytearray(HEADER_SIZE + FRAME_MAX))
 
@@ -55,6 +57,7 @@ class Receiver:
         with self._lock:
             self._queue = queue
             self._merges = bool(features & Feature.MRG_RXBUF)
+            self._takes_flags = bool(features & Feature.GUEST_CSUM)
 
     def close(self) -> None:
         """Write no more to guest memory from here on."""
@@ -99,13 +102,15 @@ class Receiver:
                 raise
             if size <= room and room >= HEADER_SIZE:
                 _put(windows, NUM_BUFFERS_OFFSET, _ONE)
+                if not self._takes_flags:
+                    _put(windows, 0, b"\0")
                 self._count(size - HEADER_SIZE)
                 queue.push(chain, size)
                 return True
             spilt = max(0, size - room)
             data = memoryview(b"".join((*windows, self._spill[:spilt])))
             queue.put_back((chain,))
-            header = bytes(data[:NUM_BUFFERS_OFFSET])
+            header = bytes(data[:NUM_BUFFERS_OFFSET]) if self._takes_flags else PLAIN
             frame = Frame(header, (data[HEADER_SIZE:size],), size - HEADER_SIZE)
             if not self._deliver(queue, frame):
                 self._late = frame

@@ -20,6 +20,7 @@ import os
 import select
 import struct
 import threading
+from collections.abc import Mapping
 from enum import IntFlag
 
 import structlog
@@ -44,8 +45,13 @@ _NO_BUFFERS = b"\0\0"  # the end of a header, which the kernel doesn't look at
 _IOV_MAX = 1024  # UIO_MAXIOV, of writev(2)
 _FRAMES_AT_ONCE = 64
 
-_WHY = {
-    errno.ENOENT: "the kernel has no tun driver",
+_WHY_NO_DEVICE = {
+    errno.ENOENT: "modprobe tun makes it, if the kernel has the driver",
+    errno.ENODEV: "the kernel has no tun driver",
+    errno.EACCES: "it is usually everybody's to open (mode 0666)",
+    errno.EPERM: "a container has to be given it (--device=/dev/net/tun)",
+}
+_WHY_NO_INTERFACE = {
     errno.EPERM: "only root may make it, and only its owner use it (ip tuntap add … user …)",
     errno.EBUSY: "it is in use by another process or device",
     errno.EINVAL: "it isn't a tap interface, or has several queues",
@@ -185,6 +191,7 @@ class TapBackend(Backend):
         try:
             for _ in range(_FRAMES_AT_ONCE):
                 if not self._poll.poll(0):
+                    self._stalled = False
                     return
                 self._stalled = True  # before it is tried: `resume` may come meanwhile
                 if not self._nic.receive_into(self._read):
@@ -209,22 +216,33 @@ def _reason(error: OSError) -> str:
             return "interface_down"
         case errno.EINVAL:
             return "bad_header"
-        case errno.EAGAIN:
+        case errno.EAGAIN | errno.ENOMEM | errno.ENOBUFS:
             return "interface_full"
-        case _:
+        case errno.EBADFD:
             return "interface_lost"
+        case _:
+            return "interface_error"
+
+
+def _explained(error: OSError, what: str, reasons: Mapping[int, str]) -> OSError:
+    """The same error, with what it is about, and what is mostly behind it."""
+    code = error.errno or 0
+    why = f"; {reasons[code]}" if code in reasons else ""
+    return OSError(code, f"{what}: {error.strerror}{why}")
 
 
 def _open(name: str) -> int:
     """Attach to an interface, with headers as a modern guest has them."""
-    fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _explained(error, DEVICE, _WHY_NO_DEVICE) from None
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
         try:
             fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
         except OSError as error:
-            why = _WHY.get(error.errno or 0, "")
-            raise OSError(error.errno, f"{error.strerror}: {why}") from None
+            raise _explained(error, name, _WHY_NO_INTERFACE) from None
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(HEADER_SIZE))
         fcntl.ioctl(fd, _TUNSETVNETLE, _INT.pack(1))
         fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)

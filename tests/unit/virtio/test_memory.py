@@ -256,7 +256,7 @@ def test_a_reset_waits_for_one_transfer_at_most(wire: tuple[VirtioLab, MoodyBack
     assert backing.waiting.wait(20)
     resetting = threading.Thread(target=lab.driver.registers.set_status, args=(0,))
     resetting.start()
-    lab.wait_until(lambda: not lab.device.queues[0].view()["running"])
+    lab.wait_until(lambda: not any(each.view()["running"] for each in lab.device.queues))
     assert resetting.is_alive()
     before = backing.transfers
     backing.open.set()

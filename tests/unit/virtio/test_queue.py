@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from devicehost_server.devices.virtio.features import EVENT_IDX, INDIRECT_DESC, VERSION_1
-from devicehost_server.devices.virtio.queue import VirtQueue
 from virtioecho import Echo, EchoConfig
 from virtiolab import EVERYTHING, GuestRam, VirtioLab, Way
 
@@ -28,17 +27,14 @@ def near() -> Iterator[VirtioLab]:
         yield lab
 
 
-class Still(Echo):
-    """Leaves its queues to the test."""
-
-    def serve(self, queue: VirtQueue) -> None:
-        pass
-
-
 @pytest.fixture
 def still() -> Iterator[VirtioLab]:
-    with VirtioLab(Still(EchoConfig())) as lab:
+    """A device that leaves its queues to the test."""
+    with VirtioLab(Echo(EchoConfig())) as lab:
         lab.driver.start()
+        worker = lab.device._worker
+        assert worker is not None
+        worker.pause()
         yield lab
 
 

@@ -54,7 +54,8 @@ class VirtioHooks(Peekable[VirtioConfigT]):
         """Look into `queue`: there may be something. Called on the device's own thread.
 
         It is called when the driver kicks, for every queue when queues begin to run, and
-        after `serve_soon`. What it raises is logged, and the device needs a reset.
+        after `serve_soon`. What it raises is logged, and the device needs a reset. It should
+        return soon: a driver that resets the device waits for it, as `save` does.
         """
 
     def device_features(self) -> int:
@@ -62,7 +63,7 @@ class VirtioHooks(Peekable[VirtioConfigT]):
         return 0
 
     def device_config(self) -> bytes:
-        """The device-specific configuration as it is now, at most 4096 bytes.
+        """The device-specific configuration as it is now, at most 256 bytes.
 
         It is asked when the driver may have to see another one: after `open`, `restore`,
         `config_changed` and `write_device_config`. In between the driver reads what it was.

@@ -155,10 +155,7 @@ class VirtQueue(QueueMemory):
             if any(self._in_flight.get(chain.head) is not chain for chain, _ in done):
                 return
             if self._memory.blocks() is not self._blocks:  # type: ignore[union-attr] # it ran
-                if self._running:
-                    self._look_at_memory()
-                else:
-                    self._drop_memory()  # whoever waits for it to rest need not wait for more
+                self._follow_memory()
             self._give_back(
                 [
                     (
@@ -207,7 +204,7 @@ class VirtQueue(QueueMemory):
         """Tell the driver that it need not kick: somebody looks."""
         with self._lock:
             if self._memory is None or self._memory.blocks() is not self._blocks:
-                self._look_at_memory()  # of a broken queue, too: it keeps memory mapped
+                self._follow_memory()
             rings = self._rings
             if not self._running or rings is None:
                 return
@@ -340,6 +337,17 @@ class VirtQueue(QueueMemory):
         if head in self._in_flight:
             raise BadChain(f"descriptor {head} is in flight already")
         return head
+
+    def _follow_memory(self) -> None:
+        """Take note that the memory is another one.
+
+        A queue that doesn't run drops the old one, which it would keep mapped. It leaves the
+        new one alone: somebody may be waiting for it to rest.
+        """
+        if self._running:
+            self._look_at_memory()
+        else:
+            self._drop_memory()
 
     def _missing(self, what: str) -> None:
         """A buffer isn't in memory. Look again, if that hasn't been so for long."""

@@ -86,8 +86,9 @@ class QueueMemory:
         except MemoryNotMapped:
             return
         self._windows = windows
-        late, self._late = self._late, []
-        self._give_back(late)
+        if self._late:
+            late, self._late = self._late, []
+            self._give_back(late)
 
     def _give_back(self, done: Sequence[Done]) -> None:
         """Publish chains in the used ring; later, if there is no memory now."""

@@ -101,6 +101,12 @@ class Wired:
         return Way(self.register.size, read, write, get, Rules.of(self.register))
 
 
+def attribute(register: Register, state: Negotiation, name: str) -> Wired:
+    """Wire a register that stores an attribute of `state`."""
+    write = partial(setattr, state, name)
+    return Wired(register, partial(getattr, state, name), write, poke=write)
+
+
 class Transport(ABC):
     """The registers of one device.
 

@@ -19,6 +19,7 @@ from devicehost_server.devices.virtio.transport import (
     STATUS_FIELDS,
     Transport,
     Wired,
+    attribute,
 )
 from devicehost_server.model.resources import (
     LegacyIrqConstraint,
@@ -133,19 +134,13 @@ def _constant(name: str, offset: int, value: int, help: str) -> Wired:  # noqa: 
     return Wired(_word(name, offset, READ_ONLY, help, reset=value), get=lambda: value)
 
 
-def _attribute(register: Register, state: Negotiation, name: str) -> Wired:
-    """Wire a register that stores an attribute of `state`."""
-    write = partial(setattr, state, name)
-    return Wired(register, partial(getattr, state, name), write, poke=write)
-
-
 def _features(state: Negotiation) -> Sequence[Wired]:
     return (
         Wired(
             _word("DEVICE_FEATURES", 0x010, READ_ONLY, "offered, 32 of them", reset=None),
             get=state.offered,
         ),
-        _attribute(
+        attribute(
             _word("DEVICE_FEATURES_SEL", 0x014, WRITE_ONLY, "which 32"), state, "offered_select"
         ),
         Wired(
@@ -153,7 +148,7 @@ def _features(state: Negotiation) -> Sequence[Wired]:
             get=state.accepted,
             write=state.accept,
         ),
-        _attribute(
+        attribute(
             _word("DRIVER_FEATURES_SEL", 0x024, WRITE_ONLY, "which 32"), state, "accepted_select"
         ),
     )
@@ -169,7 +164,7 @@ def _queue(state: Negotiation) -> Sequence[Wired]:
             state.disable()
 
     return (
-        _attribute(_word("QUEUE_SEL", 0x030, WRITE_ONLY, "which queue"), state, "queue_select"),
+        attribute(_word("QUEUE_SEL", 0x030, WRITE_ONLY, "which queue"), state, "queue_select"),
         Wired(
             _word("QUEUE_NUM_MAX", 0x034, READ_ONLY, "most descriptors", reset=None),
             get=lambda: state.size_max,

@@ -37,6 +37,7 @@ from devicehost_server.devices.virtio.transport import (
     Core,
     Transport,
     Wired,
+    attribute,
 )
 from devicehost_server.model.pci import PciDescription, PciIdentity, VendorCapability
 from devicehost_server.model.resources import (
@@ -239,22 +240,16 @@ class PciTransport(Transport):
         return take
 
 
-def _attribute(register: Register, state: Negotiation, name: str) -> Wired:
-    """Wire a register that stores an attribute of `state`."""
-    write = partial(setattr, state, name)
-    return Wired(register, partial(getattr, state, name), write, poke=write)
-
-
 def _features(state: Negotiation) -> Sequence[Wired]:
     return (
-        _attribute(
+        attribute(
             Register("DEVICE_FEATURE_SELECT", 0x00, 4, help="which 32"), state, "offered_select"
         ),
         Wired(
             Register("DEVICE_FEATURE", 0x04, 4, _READ_ONLY, None, help="offered, 32 of them"),
             get=state.offered,
         ),
-        _attribute(
+        attribute(
             Register("DRIVER_FEATURE_SELECT", 0x08, 4, help="which 32"), state, "accepted_select"
         ),
         Wired(
@@ -273,7 +268,7 @@ def _queue(state: Negotiation, vectors: int) -> Sequence[Wired]:
             state.enable()
 
     return (
-        _attribute(Register("QUEUE_SELECT", 0x16, 2, help="which queue"), state, "queue_select"),
+        attribute(Register("QUEUE_SELECT", 0x16, 2, help="which queue"), state, "queue_select"),
         Wired(
             Register("QUEUE_SIZE", 0x18, 2, reset=None, help="descriptors, a power of two"),
             get=lambda: state.queue.size,

@@ -12,6 +12,7 @@ the driver kicks at all when the worker doesn't look, is the queue's concern: se
     worker.kick(0)
     worker.pause()          # from here on nothing is served
     worker.resume()
+    ...
     worker.pause()
     worker.close()
 """

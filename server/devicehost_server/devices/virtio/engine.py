@@ -12,6 +12,7 @@ Source: VIRTIO 1.2, sections 2.1, 2.3 (notifications) and 2.6.1 (queue reset).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import structlog
@@ -26,6 +27,7 @@ from devicehost_server.devices.virtio.features import (
     Status,
 )
 from devicehost_server.devices.virtio.hooks import VirtioConfigT, VirtioHooks
+from devicehost_server.devices.virtio.linger import Linger
 from devicehost_server.devices.virtio.negotiation import BITS_32, Negotiation
 from devicehost_server.devices.virtio.queue import VirtQueue
 from devicehost_server.devices.virtio.queue_state import QueueSettings
@@ -52,6 +54,7 @@ class VirtioEngine(VirtioHooks[VirtioConfigT]):
     """The moving parts of a virtio device."""
 
     _worker: Worker | None = None
+    _lingers: Sequence[Linger] = ()  # by queue
     _active = False  # queues run, or did until it failed
     _failed = ""  # why it did
     _frozen = False
@@ -134,7 +137,8 @@ class VirtioEngine(VirtioHooks[VirtioConfigT]):
         """Start the worker, and listen for changes of the guest's memory."""
         dma = self.context.dma
         if dma is not None:
-            self._worker = Worker(f"virtio {self.name}", self._serve, self._deliver)
+            self._worker = worker = Worker(f"virtio {self.name}", self._serve, self._deliver)
+            self._lingers = [Linger(queue, worker.is_awaited) for queue in self.queues]
             dma.subscribe(self._memory_changed)
             with self.lock:
                 self.run()
@@ -278,6 +282,9 @@ class VirtioEngine(VirtioHooks[VirtioConfigT]):
             queue.suppress()
             self.serve(queue)
             queue.notify()
+            while self._lingers[index].finds_more():
+                self.serve(queue)
+                queue.notify()
             if queue.ask_for_kicks():
                 self.serve_soon(queue)  # after others
         except DEVICE_EXCEPTIONS as error:

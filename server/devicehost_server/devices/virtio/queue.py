@@ -200,6 +200,17 @@ class VirtQueue(QueueMemory):
 
     # For the worker.
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether it gives chains, and a look at it is no transfer."""
+        rings = self._rings
+        return self._running and rings is not None and isinstance(rings.avail, memoryview)
+
+    def has_more(self) -> bool:
+        """Whether the driver has made more available than anybody has seen."""
+        rings = self._rings
+        return rings is not None and rings.avail[INDEX] != self._seen
+
     def suppress(self) -> None:
         """Tell the driver that it need not kick: somebody looks."""
         with self._lock:

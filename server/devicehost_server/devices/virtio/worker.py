@@ -71,6 +71,10 @@ class Worker:
             self._later[index] = min(due, self._later.get(index, due))
         self.post()  # so that it waits no longer than that
 
+    def is_awaited(self) -> bool:
+        """Whether there is something to do besides what is being done."""
+        return not self._inbox.empty()
+
     def post(self) -> None:
         """Have `deliver` called soon."""
         if _DELIVER not in self._noted:

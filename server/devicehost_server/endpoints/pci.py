@@ -19,7 +19,8 @@ When a client goes, all that it had goes with it: memory and eventfds. The devic
 state, and configuration space as well, but for one bit. A client may have lost its
 connection only, and its guest goes on; and a new guest has the function reset before it
 runs, as QEMU does. But it shares its memory before that, and what the guest before had
-asked for must not go there. So the function is no bus master until a driver says so again.
+asked for must not go there. So a function is no bus master for a new client, also one that
+goes on from a snapshot, until the driver says so again.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class PciDevice(AttachedDevice):
         )
         self._irqs = PciIrqs(function.vectors)
         super().__init__(self._irqs, self._memory)
-        self._follow_command()
+        self._end_bus_master()  # a snapshot may have brought it back
 
     def drain(self) -> None:
         """Refuse accesses and resets from here on: the state may be saved now."""
@@ -142,9 +143,7 @@ class PciDevice(AttachedDevice):
             self._is_closed = True
             # First, for whoever signals an eventfd that the client has filled holds up the rest.
             self._irqs.close()
-            command = self._function.config.command & ~COMMAND_BUS_MASTER
-            self._function.config.write(COMMAND, command.to_bytes(_COMMAND_SIZE, "little"))
-            self._bus_master.enable(enabled=False)
+            self._end_bus_master()
             self._memory.close()
 
     def release(self) -> None:
@@ -231,6 +230,12 @@ class PciDevice(AttachedDevice):
         """Let the function at its guest's memory as its command register says."""
         enabled = bool(self._function.config.command & COMMAND_BUS_MASTER)
         self._bus_master.enable(enabled=enabled and not self._is_closed)
+
+    def _end_bus_master(self) -> None:
+        """Keep the function from its guest's memory until a driver says otherwise."""
+        command = self._function.config.command & ~COMMAND_BUS_MASTER
+        self._function.config.write(COMMAND, command.to_bytes(_COMMAND_SIZE, "little"))
+        self._bus_master.enable(enabled=False)
 
     def _beyond(self, region: int, offset: int, size: int) -> Refused:
         if not self._behind:

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import TextIO, cast
 
@@ -25,12 +26,15 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 class _Stderr(io.TextIOBase):
     """Standard error, which may be closed, or a pipe that nobody reads any more.
 
-    A line that can't be written is lost. It must not end the thread that logs it.
+    A line that can't be written is lost. It must not end the thread that logs it. Lines of
+    several threads, by structlog and by `logging`, don't mix: each is one call of `write`.
     """
+
+    _lock = threading.Lock()
 
     def write(self, text: str, /) -> int:
         """Write, if that can be done."""
-        with suppress(OSError, ValueError):
+        with self._lock, suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
@@ -66,7 +70,7 @@ def set_up(level: str, log_format: str) -> None:
     structlog.configure(
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_Stderr())

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The guest's only process of its own: it runs what the host sends, and says how that ended.
+# The guest's first process: what the host sends is run, and how that ended is said.
 #
 # ttyS0 has the kernel's messages, ttyS1 the commands. A command is one line: a token, a space,
 # a script in base64, which ends at the first command in it that fails. What it writes comes back
@@ -22,12 +22,19 @@ for module in $(echo "$modules" | tr , ' '); do
     modprobe "$module" || echo "<1>init: no module $module" > /dev/kmsg
 done
 
-exec < /dev/ttyS1 > /dev/ttyS1 2>&1
-stty raw -echo
-echo ready
-while read -r token encoded; do
-    echo "$encoded" | base64 -d > /run/command
-    sh -e /run/command < /dev/null
-    status=$?
-    printf '\n%s %d\n' "$token" "$status"
+# A child, for process 1 gets a signal whenever some process without a parent ends, and a `read`
+# that is interrupted loses what it has read.
+commands() {
+    stty raw -echo
+    echo ready
+    while read -r token encoded; do
+        echo "$encoded" | base64 -d > /run/command
+        sh -e /run/command < /dev/null
+        status=$?
+        printf '\n%s %d\n' "$token" "$status"
+    done
+}
+commands < /dev/ttyS1 > /dev/ttyS1 2>&1 &
+while :; do
+    wait
 done

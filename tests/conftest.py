@@ -7,12 +7,17 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from daemonlab import Lab, serving
 from devicehost_client import DeviceHost
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+# How long an example takes says nothing here: the machine may be busy.
+hypothesis.settings.register_profile("busy", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -150,10 +151,12 @@ def on_a_terminal(write: Callable[[Output], None]) -> str:
     ours, theirs = pty.openpty()
     with open(theirs, "w", encoding="utf-8") as stream:  # noqa: PTH123 # it is a descriptor
         write(Output(stream, "table"))
-    try:
-        return os.read(ours, 4096).decode()
-    finally:
-        os.close(ours)
+    shown = b""
+    with suppress(OSError):  # EIO: there is no more, and nobody to write any
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    return shown.decode()
 
 
 def one_bad_line(output: Output) -> None:

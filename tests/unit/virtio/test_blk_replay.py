@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.devices.virtio.blk import VirtioBlk
 from devicehost_server.devices.virtio.blk.spec import HEADER, Feature, Kind
-from devicehost_server.model.interrupts import InterruptEvent
 from devicehost_server.replay import Replayer
 from replaylab import Bench
-from virtiolab import EVERYTHING, Driver, GuestRam, Way
+from virtiolab import EVERYTHING, Driver
+from virtiorecorded import RecordedGuest
 
 TYPES = DeviceTypes([VirtioBlk], discover=False)
-
-
-class RecordedGuest:
-    """A guest whose accesses are recorded."""
-
-    way = Way.MMIO
-
-    def __init__(self, bench: Bench, device: Any) -> None:
-        self.ram = GuestRam()
-        self.interrupted = threading.Event()
-        self._bench = bench
-        self._base = device.context.resources.get_mmio_address_ranges()[0].base
-        bench.memory.add(self.ram.block())
-        bench.interrupts.subscribe(self._on_interrupt)
-
-    def read(self, offset: int, size: int = 4) -> int:
-        return self._bench.mmio_in(self._base + offset, size)
-
-    def write(self, offset: int, value: int, size: int = 4) -> None:
-        self._bench.mmio_out(self._base + offset, value, size)
-
-    def _on_interrupt(self, event: InterruptEvent) -> None:
-        self.interrupted.set()
 
 
 @pytest.fixture

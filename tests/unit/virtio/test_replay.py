@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,11 @@ from devicehost.recording import Recording
 from devicehost.recording.events import Access, Dma, Woken
 from devicehost_server.devices.registry import DeviceTypes
 from devicehost_server.devices.virtio.rng import VirtioRng
-from devicehost_server.model.interrupts import InterruptEvent
 from devicehost_server.replay import Difference, Replayer
 from replaylab import Bench
 from virtioecho import Echo
-from virtiolab import Driver, GuestRam, Way
+from virtiolab import Driver
+from virtiorecorded import RecordedGuest
 
 
 class Announcing(Echo):
@@ -30,29 +29,6 @@ class Announcing(Echo):
 
 
 TYPES = DeviceTypes([Announcing, Echo, VirtioRng], discover=False)
-
-
-class RecordedGuest:
-    """A guest whose accesses are recorded."""
-
-    way = Way.MMIO
-
-    def __init__(self, bench: Bench, device: Any) -> None:
-        self.ram = GuestRam()
-        self.interrupted = threading.Event()
-        self._bench = bench
-        self._base = device.context.resources.get_mmio_address_ranges()[0].base
-        bench.memory.add(self.ram.block())
-        bench.interrupts.subscribe(self._on_interrupt)
-
-    def read(self, offset: int, size: int = 4) -> int:
-        return self._bench.mmio_in(self._base + offset, size)
-
-    def write(self, offset: int, value: int, size: int = 4) -> None:
-        self._bench.mmio_out(self._base + offset, value, size)
-
-    def _on_interrupt(self, event: InterruptEvent) -> None:
-        self.interrupted.set()
 
 
 @pytest.fixture

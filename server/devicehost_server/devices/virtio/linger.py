@@ -41,7 +41,7 @@ class Linger:
 
         Nobody looks any more when it returns False, and the driver doesn't know that yet.
         """
-        if self._is_awaited():  # what was served may be all that this thread does, else
+        if self._is_awaited():  # first: a queue that is never empty must not keep the thread
             return False
         queue, spin = self._queue, self._spin
         until = time.monotonic() + spin.now_s
